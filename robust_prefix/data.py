@@ -1,0 +1,135 @@
+"""Reading a task's data and putting texts of like length into one batch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robust_prefix.errors import ConfigError, InputError, ResourceError
+from robust_prefix.tasks import SPLITS, Fields, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def load_split(task: Task, split: str) -> Dataset:
+    """One split of a task's data: the task's text columns and ``label`` as a class number.
+
+    Raises:
+        ConfigError: the task has no such split.
+        ResourceError: the file is not there.
+        InputError: a column is missing, a text is empty or a label is not the task's.
+    """
+    if split not in task.splits:
+        raise ConfigError(
+            f"expected one of {'/'.join(task.splits) or 'no'} splits in task {task.name!r}, "
+            f"got {split!r}; add it under [splits] in the task's TOML file"
+        )
+    source = task.splits[split]
+    if source.startswith("hub:"):
+        return _checked(task, _read_hub(source), source)
+    path = Path(source)
+    if not path.is_absolute():
+        if task.data_dir is None:
+            raise ResourceError(
+                f"expected a data folder with {source} for task {task.name!r}, got none; "
+                "give --data-dir or set ROBUST_PREFIX_DATA"
+            )
+        path = task.data_dir / path
+    return load_file(task, path)
+
+
+def load_file(task: Task, path: str | Path) -> Dataset:
+    """A CSV (with header), JSONL or Parquet file in the task's columns, checked row by row.
+
+    Raises:
+        ResourceError: there is no such file.
+        InputError: it has another format, lacks a column, or has a text or label that does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ResourceError(
+            f"expected data for task {task.name!r} at {path}, got no file there; "
+            "give --data-dir or set ROBUST_PREFIX_DATA"
+        )
+    return _checked(task, _read_file(path), str(path))
+
+
+def _read_file(path: Path) -> Dataset:
+    from datasets import Dataset, Features, Value
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        if path.suffix == ".csv":
+            # Every cell is read as a string: guessing types would turn "007" into 7 and "NA" into
+            # nothing.
+            with path.open(encoding="utf-8", newline="") as file:
+                header = next(csv.reader(file), [])
+            strings = Features({column: Value("string") for column in header})
+            return Dataset.from_csv(str(path), features=strings, keep_default_na=False)
+        if path.suffix in (".jsonl", ".json"):
+            return Dataset.from_json(str(path))
+        if path.suffix == ".parquet":
+            return Dataset.from_parquet(str(path))
+    except (DatasetGenerationError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"expected a readable {path.suffix[1:]} file at {path}, got {reason}") from None
+    raise InputError(f"expected a .csv, .jsonl or .parquet file, got {path}")
+
+
+def _read_hub(source: str) -> Dataset:
+    from datasets import load_dataset
+
+    name, _, split = source.removeprefix("hub:").partition(":")
+    try:
+        return load_dataset(name, split=split or "train")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ResourceError(f"expected the Hub data set {name!r}, got {reason}") from None
+
+
+def _checked(task: Task, rows: Dataset, source: str) -> Dataset:
+    from datasets import Dataset
+
+    needed = [*task.columns, task.label_column]
+    missing = [column for column in needed if column not in rows.column_names]
+    if missing:
+        raise InputError(
+            f"expected the columns {needed} in {source}, got {rows.column_names}; "
+            f"rename the columns or give the task another label_column"
+        )
+    if len(rows) == 0:
+        raise InputError(f"expected at least one row in {source}, got none")
+    columns: dict[str, list[Any]] = {name: [] for name in (*task.columns, "label")}
+    for position, row in enumerate(rows):
+        try:
+            fields = task.fields(row, position)
+            label = task.label(row[task.label_column], position)
+        except InputError as error:
+            raise InputError(f"{error} ({source})") from None
+        for column, value in zip(task.columns, fields, strict=True):
+            columns[column].append(value)
+        columns["label"].append(label)
+    return Dataset.from_dict(columns)
+
+
+def rows_as_fields(task: Task, rows: Dataset) -> list[Fields]:
+    """The texts of a split as ``Fields``, in order."""
+    return list(zip(*(rows[column] for column in task.columns), strict=True))
+
+
+def check_split_name(split: str) -> None:
+    """Raise ConfigError for a split that no task has."""
+    if split not in SPLITS:
+        raise ConfigError(f"expected a split of {'/'.join(SPLITS)}, got {split!r}")
+
+
+def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in batches of like length, the longest first, so that little is padded.
+
+    Longest first makes the largest batch the first one, where a lack of memory shows at once.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

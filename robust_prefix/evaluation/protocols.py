@@ -1,0 +1,138 @@
+"""What an attack, a victim and a classifier must offer to be evaluated together.
+
+Everything here is structural: an attack needs no base class of ours and a classifier needs not
+know that it is evaluated. The protocols of an evaluation:
+
+``replay``
+    adversaries crafted on the undefended model are shown to the defended one, as they are;
+``direct``
+    the attack queries the defended model itself;
+``worst``
+    derived: an example counts as held only if it survives both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from robust_prefix.tasks import Fields
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+ProtocolName = Literal["replay", "direct", "worst"]
+PROTOCOLS: tuple[ProtocolName, ...] = ("replay", "direct", "worst")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled text of the test split."""
+
+    index: int  # its row in the test split
+    fields: Fields
+    label: int
+
+
+class Victim(Protocol):
+    """What an attack sees of a model: names and logits, nothing inside."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names, in the order of the logits' columns."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the text columns, in the order of ``Fields``."""
+        ...
+
+    def logits(self, texts: Sequence[Fields]) -> np.ndarray:
+        """Scores of ``texts``: float32 ``(len(texts), classes)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What an attack made of one example."""
+
+    adversarial: Fields | None  # None: it found nothing
+    queries: int  # as the attack counts them against its budget, cached answers included
+
+
+class Attack(Protocol):
+    """A search for a text that reads like ``fields`` and is misclassified."""
+
+    @property
+    def name(self) -> str:
+        """Short name: ``pwws``."""
+        ...
+
+    @property
+    def spec(self) -> str:
+        """Canonical name with every setting."""
+        ...
+
+    def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
+        """Attack one example of class ``label``; the same ``seed`` gives the same attempt."""
+        ...
+
+
+class PassCounter(Protocol):
+    """Running totals of full passes through the model, times examples."""
+
+    @property
+    def forward(self) -> float: ...
+
+    @property
+    def backward(self) -> float: ...
+
+    def reset(self) -> None:
+        """Set both totals to zero."""
+        ...
+
+
+class EvaluatedDefense(Protocol):
+    """What the evaluation reads of a defence."""
+
+    @property
+    def spec(self) -> str:
+        """Canonical name with every setting."""
+        ...
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether it optimises at inference."""
+        ...
+
+    @property
+    def cost(self) -> PassCounter: ...
+
+
+class EvaluatedTask(Protocol):
+    """What the evaluation reads of a task."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+
+class Classifier(Protocol):
+    """A model with one fixed defence; ``robust_prefix.PrefixClassifier`` is one."""
+
+    @property
+    def task(self) -> EvaluatedTask: ...
+
+    @property
+    def defense(self) -> EvaluatedDefense: ...
+
+    def logits(self, texts: list[Fields], /) -> torch.Tensor:
+        """Scores of ``texts``: float32 ``(len(texts), classes)``."""
+        ...

@@ -1,0 +1,230 @@
+"""Tasks: the columns of an example, the prompt they are put into, and the words that name classes.
+
+A text becomes a prompt that ends at the *answer position* ``o``, its last token. The next-token
+scores of the label words at ``o`` give the class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robust_prefix.errors import ConfigError, InputError, unknown_name
+
+Fields = tuple[str, ...]
+"""The text columns of one example in ``task.columns`` order."""
+
+SPLITS = ("train", "dev", "test")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task put as a prompt.
+
+    Attributes:
+        name: short name, used in file names and reports.
+        columns: the text columns, in the order users give them.
+        labels: class names; a class's number is its place here.
+        label_words: what the model is to say for each class, one token each in its tokenizer,
+            usually with the leading space that a word in a sentence has.
+        template: the prompt with ``{column}`` for each column. It must not end in a column, so
+            that the answer position is the same token for every text.
+        label_column: the data column with the class, as a number or as a class name.
+        max_tokens: prompts longer than this lose tokens from the end of their longest column.
+        splits: where each of train, dev and test is: a CSV, JSONL or Parquet path relative to
+            ``data_dir``, or ``hub:OWNER/NAME:SPLIT``.
+        data_dir: the folder relative paths start from.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    label_words: tuple[str, ...]
+    template: str
+    label_column: str = "label"
+    max_tokens: int = 256
+    splits: Mapping[str, str] = field(default_factory=dict)
+    data_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        owner = f"task {self.name!r}"
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ConfigError(f"expected at least two different labels in {owner}, got {self.labels}")
+        if len(self.label_words) != len(self.labels):
+            raise ConfigError(
+                f"expected one label word for each of the {len(self.labels)} labels of {owner}, "
+                f"got {len(self.label_words)}"
+            )
+        found = _PLACEHOLDER.findall(self.template)
+        if sorted(found) != sorted(self.columns):
+            raise ConfigError(
+                f"expected each of the columns {list(self.columns)} once in the template of "
+                f"{owner}, got {found}; write a column as {{name}}"
+            )
+        if self.template.endswith("}"):
+            raise ConfigError(
+                f"expected words after the last column in the template of {owner}, "
+                f"got {self.template!r}; end it with the question, such as ' positive or negative ?'"
+            )
+        if self.max_tokens < 8:
+            raise ConfigError(f"expected max_tokens of at least 8 in {owner}, got {self.max_tokens}")
+
+    def fields(self, text: str | Sequence[str] | Mapping[str, str], position: int = 0) -> Fields:
+        """One example's text as ``Fields``: a string, a sequence of columns, or a mapping.
+
+        Args:
+            text: a string for a task of one column; otherwise the columns.
+            position: the text's place in the user's list, for the message.
+
+        Raises:
+            InputError: wrong number of columns, nothing but spaces, or a NUL byte.
+        """
+        where = f"text {position}"
+        if isinstance(text, Mapping):
+            missing = [column for column in self.columns if column not in text]
+            if missing:
+                raise InputError(f"expected the columns {list(self.columns)} in {where}, got {list(text)}")
+            values: tuple[Any, ...] = tuple(text[column] for column in self.columns)
+        else:
+            values = (text,) if isinstance(text, str) else tuple(text)
+        if len(values) != len(self.columns):
+            raise InputError(
+                f"expected {len(self.columns)} columns {list(self.columns)} in {where}, "
+                f"got {len(values)}"
+            )
+        for column, value in zip(self.columns, values, strict=True):
+            if not isinstance(value, str):
+                raise InputError(f"expected {column} of {where} to be a string, got {value!r}")
+            if not value.strip():
+                raise InputError(
+                    f"expected words in {column} of {where}, got "
+                    f"{'an empty text' if not value else 'only spaces'}; leave it out or fill it in"
+                )
+            if "\0" in value:
+                raise InputError(
+                    f"expected {column} of {where} without control characters, got a NUL byte at "
+                    f"character {value.index(chr(0))}; remove it"
+                )
+        return values
+
+    def label(self, value: object, position: int = 0) -> int:
+        """The class number of a label given as a number or a class name.
+
+        Raises:
+            InputError: the label is not one of the task's.
+        """
+        if isinstance(value, str):
+            if value in self.labels:
+                return self.labels.index(value)
+            if value.strip().isdecimal():
+                value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(self.labels):
+            return value
+        raise InputError(
+            f"expected a label of {self.name} (0 to {len(self.labels) - 1}, or "
+            f"{', '.join(self.labels)}) in row {position}, got {value!r}"
+        )
+
+    def render(self, fields: Fields) -> str:
+        """The prompt for one example. Braces inside the texts stay as they are."""
+        values = dict(zip(self.columns, fields, strict=True))
+        return _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The definition as JSON values, without where its data is."""
+        values = dataclasses.asdict(self)
+        del values["splits"], values["data_dir"]
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], data_dir: str | Path | None = None) -> Task:
+        """The inverse of :meth:`to_dict`; a built-in name brings its splits along.
+
+        Raises:
+            ConfigError: an unknown key, a missing one or a value of the wrong type.
+        """
+        values = dict(values)
+        known = [f.name for f in dataclasses.fields(cls) if f.name != "data_dir"]
+        for key in values:
+            if key not in known:
+                raise unknown_name("key of a task", key, known)
+        missing = {"name", "columns", "labels", "label_words", "template"} - set(values)
+        if missing:
+            raise ConfigError(f"expected a task with {sorted(missing)}, got only {sorted(values)}")
+        for key in ("columns", "labels", "label_words"):
+            if isinstance(values[key], str) or not all(isinstance(v, str) for v in values[key]):
+                raise ConfigError(f"expected {key} as a list of strings, got {values[key]!r}")
+            values[key] = tuple(values[key])
+        if "splits" not in values and values["name"] in TASKS:
+            values["splits"] = TASKS[values["name"]].splits
+        return cls(**values, data_dir=Path(data_dir) if data_dir is not None else None)
+
+
+def _csv_splits(name: str) -> dict[str, str]:
+    return {split: f"{name}/{split}.csv" for split in SPLITS}
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="sst2",
+            columns=("text",),
+            labels=("negative", "positive"),
+            label_words=(" negative", " positive"),
+            template="{text} is this review negative or positive ?",
+            splits=_csv_splits("sst2"),
+        ),
+        Task(
+            name="ag_news",
+            columns=("text",),
+            labels=("World", "Sports", "Business", "Sci/Tech"),
+            label_words=(" world", " sports", " business", " technology"),
+            template="{text} is this news about world, sports, business or technology ?",
+            splits=_csv_splits("ag_news"),
+        ),
+        Task(
+            name="snli",
+            columns=("premise", "hypothesis"),
+            labels=("entailment", "neutral", "contradiction"),
+            label_words=(" yes", " maybe", " no"),
+            template="{premise} question: {hypothesis} is that yes, maybe or no ?",
+            splits=_csv_splits("snli"),
+        ),
+    )
+}
+
+
+def load_task(name: str, data_dir: str | Path | None = None) -> Task:
+    """A built-in task by name, or an own one from a TOML file.
+
+    Args:
+        name: ``sst2``, ``ag_news``, ``snli``, or a path ending in ``.toml`` whose keys are the
+            attributes of :class:`Task`; its data paths are relative to ``data_dir`` or, without
+            one, to the file's folder.
+        data_dir: where the data is; ``ROBUST_PREFIX_DATA`` serves where it is not given.
+
+    Raises:
+        ConfigError: the name is unknown or the file does not define a task.
+    """
+    if data_dir is None:
+        data_dir = os.environ.get("ROBUST_PREFIX_DATA") or None
+    if not name.endswith(".toml"):
+        if name not in TASKS:
+            raise unknown_name("task, or a path ending in .toml", name, TASKS)
+        return dataclasses.replace(TASKS[name], data_dir=Path(data_dir) if data_dir else None)
+    path = Path(name)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"expected a task file at {path}, got nothing there") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"expected TOML in {path}, got {error}") from None
+    return Task.from_dict(values, data_dir=data_dir or path.parent)
