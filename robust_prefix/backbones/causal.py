@@ -262,18 +262,20 @@ class CausalBackbone:
             self._run(self.embed(batch, 0), 0, self.num_layers, cache, 0)
         return torch.stack([cache.layers[i][0].float() for i in range(self.num_layers)])
 
-    def word_logits(self, hidden: Tensor, words: Tensor) -> Tensor:
-        """Next-token logits of some words only.
+    def next_token_logits(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
+        """Next-token logits from states after the last layer.
 
         Args:
-            hidden: states after the last layer at the answer position, ``(batch, hidden)``.
-            words: token ids ``(classes,)``.
+            hidden: states at the answer position, ``(batch, hidden)``.
+            words: token ids ``(classes,)`` to score; the whole vocabulary where not given.
 
         Returns:
-            float32 ``(batch, classes)``.
+            float32 ``(batch, classes)`` or ``(batch, vocabulary)``.
         """
         head = self.model.get_output_embeddings()
         normed = getattr(self._decoder, self.architecture.norm)(hidden)
+        if words is None:
+            return head(normed).float()
         logits = normed.float() @ head.weight[words].float().T
         if getattr(head, "bias", None) is not None:
             logits = logits + head.bias[words].float()

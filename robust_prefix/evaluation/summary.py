@@ -1,0 +1,354 @@
+"""From records to accuracies, each with its interval, and to the flags that qualify them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from robust_prefix.errors import ConfigError, unknown_name
+from robust_prefix.evaluation.protocols import PROTOCOLS
+from robust_prefix.evaluation.records import ROLES, Manifest, Outcome, Record, Role
+from robust_prefix.evaluation.statistics import Estimate, bootstrap_mean, mcnemar, wilson
+
+SMALL_N = 100
+"""Below this an interval spans up to 20 points and is called small."""
+REPLAY_GAP = 0.10
+"""Replay better than direct by this much says that the defence only breaks the replay."""
+SIGNIFICANCE = 0.05
+_SAME_ANSWER = 1e-3  # in logits; two queries of one text on one machine differ by far less
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One system under one protocol.
+
+    Attributes:
+        role: what the system is in the run for.
+        defense: canonical spec.
+        dynamic: whether it optimises at inference.
+        protocol: ``replay``, ``direct`` or ``worst``; an undefended system has only ``direct``,
+            which stands for all three.
+        n: examples counted.
+        succeeded, failed, skipped, errors: their outcomes, adding up to ``n``.
+        unverified: failed ones among them for which the attack had claimed success.
+        clean_accuracy: share of the ``n`` originals that are classified right.
+        robust_accuracy: share of the ``n`` that are right and held; skipped and errors did not.
+        attack_success_rate: succeeded / (succeeded + failed).
+        queries_mean: mean of the attack's own count over attacked examples, with a bootstrap
+            interval; 0 for a replay, which asks this system nothing.
+        forward_passes, backward_passes: per prediction, in full passes; None without predictions.
+        p_value_control: McNemar's exact p-value against the control at the same protocol.
+        flags: what a reader has to know before believing the numbers.
+        seconds: wall-clock time; differs between equal runs and so is in no output.
+    """
+
+    role: Role
+    defense: str
+    dynamic: bool
+    protocol: str
+    n: int
+    succeeded: int
+    failed: int
+    skipped: int
+    errors: int
+    unverified: int
+    clean_accuracy: Estimate
+    robust_accuracy: Estimate
+    attack_success_rate: Estimate
+    queries_mean: Estimate | None
+    forward_passes: float | None
+    backward_passes: float | None
+    p_value_control: float | None
+    flags: tuple[str, ...]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The defence without its settings."""
+        return short_name(self.defense)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain JSON values, rounded, the same for equal runs."""
+        row = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "seconds"
+        }
+        flat: dict[str, Any] = {}
+        for name, value in row.items():
+            if isinstance(value, Estimate) or name == "queries_mean":
+                flat[name] = None if value is None else _rounded(value.value)
+                flat[f"{name}_interval"] = value and [_rounded(bound) for bound in value.interval]
+            elif isinstance(value, float):
+                flat[name] = _rounded(value)
+            else:
+                flat[name] = list(value) if isinstance(value, tuple) else value
+        return flat
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run in numbers."""
+
+    manifest: Manifest
+    rows: tuple[SummaryRow, ...]
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Those with rows of their own, in the usual order; ``direct`` if nothing is defended."""
+        found = {row.protocol for row in self.rows if row.role != "undefended"} or {"direct"}
+        return tuple(name for name in PROTOCOLS if name in found)
+
+    def at(self, protocol: str) -> tuple[SummaryRow, ...]:
+        """The rows to be compared at ``protocol``: undefended first, then defences, controls."""
+        return tuple(
+            row for row in self.rows if row.role == "undefended" or row.protocol == protocol
+        )
+
+    def row(self, defense: str, protocol: str) -> SummaryRow:
+        """The row of one defence, given as its canonical spec.
+
+        Raises:
+            ConfigError: the run has no such row.
+        """
+        rows = [row for row in self.rows if row.defense == defense]
+        if not rows:
+            known = {row.defense for row in self.rows}
+            raise unknown_name("defence of this run", defense, known)
+        for row in rows:
+            if row.protocol == protocol or row.role == "undefended":
+                return row
+        known = {row.protocol for row in rows}
+        raise ConfigError(
+            f"expected a protocol that {defense!r} was evaluated under "
+            f"({', '.join(sorted(known))}), got {protocol!r}"
+        )
+
+    def role(self, role: Role, protocol: str) -> SummaryRow | None:
+        """The first row of ``role`` at ``protocol``, if there is one."""
+        return next((row for row in self.at(protocol) if row.role == role), None)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Every row's flags, each with the row it is about."""
+        return tuple(
+            f"{row.name}, {row.protocol}: {flag}" for row in self.rows for flag in row.flags
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of all records."""
+        return sum(row.seconds for row in self.rows if row.protocol != "worst")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The headline of the defence under test, the manifest and every row."""
+        return {
+            **headline(self, self.manifest.defense, self.manifest.protocol),
+            "manifest": dataclasses.asdict(self.manifest),
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def short_name(spec: str) -> str:
+    """A spec without its settings: ``a(x=1)+b`` is ``a+b``."""
+    return re.sub(r"\([^()]*\)", "", spec)
+
+
+def summarize(records: Iterable[Record], manifest: Manifest) -> Summary:
+    """Count ``records``, which belong to the run of ``manifest``.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    groups: dict[tuple[Role, str], dict[str, dict[int, _Cell]]] = {}
+    for record in records:
+        protocols = groups.setdefault((record.role, record.defense), {})
+        protocols.setdefault(record.protocol, {})[record.example] = _Cell((record,))
+    if not groups:
+        raise ConfigError("expected records, got a run without any; resume it first")
+    for protocols in groups.values():
+        if {"replay", "direct"} <= protocols.keys():
+            replay, direct = protocols["replay"], protocols["direct"]
+            protocols["worst"] = {
+                example: _Cell(replay[example].records + direct[example].records)
+                for example in replay
+                if example in direct
+            }
+    controls = next((cells for (role, _), cells in groups.items() if role == "control"), None)
+    rows = [
+        _row(role, defense, protocol, protocols, controls, manifest)
+        for (role, defense), protocols in sorted(
+            groups.items(), key=lambda item: (ROLES.index(item[0][0]), item[0][1])
+        )
+        for protocol in PROTOCOLS
+        if protocols.get(protocol)
+    ]
+    return Summary(manifest, tuple(rows))
+
+
+def headline(summary: Summary, defense: str, protocol: str) -> dict[str, Any]:
+    """What ``--json`` prints: one flat mapping about one defence at one protocol.
+
+    Raises:
+        ConfigError: the run has no such row.
+    """
+    row = summary.row(defense, protocol)
+    manifest = summary.manifest
+    undefended = summary.role("undefended", protocol)
+    control = summary.role("control", protocol)
+    return {
+        "task": manifest.task,
+        "model": manifest.model,
+        "prefix": manifest.prefix,
+        "attack": manifest.attack,
+        "seed": manifest.seed,
+        **row.to_dict(),
+        "protocol": protocol,
+        "undefended_robust_accuracy": undefended and _rounded(undefended.robust_accuracy.value),
+        "control": control and control.defense,
+        "control_robust_accuracy": control and _rounded(control.robust_accuracy.value),
+    }
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One example under one system and protocol: one record, or both for ``worst``."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Fooled once is fooled; an error is never a success of the defence; held is held twice."""
+        found = {record.outcome for record in self.records}
+        order: tuple[Outcome, ...] = ("succeeded", "error", "skipped", "failed")
+        return next(outcome for outcome in order if outcome in found)
+
+    @property
+    def held(self) -> bool:
+        return self.outcome == "failed"
+
+    @property
+    def clean(self) -> bool:
+        return all(record.prediction_original == record.label for record in self.records)
+
+    @property
+    def queries(self) -> int:
+        return sum(record.queries for record in self.records)
+
+
+def _row(
+    role: Role,
+    defense: str,
+    protocol: str,
+    protocols: Mapping[str, Mapping[int, _Cell]],
+    controls: Mapping[str, Mapping[int, _Cell]] | None,
+    manifest: Manifest,
+) -> SummaryRow:
+    cells = protocols[protocol]
+    outcomes = [cell.outcome for cell in cells.values()]
+    records = [record for cell in cells.values() for record in cell.records]
+    n, succeeded, failed = len(cells), outcomes.count("succeeded"), outcomes.count("failed")
+    queries = [c.queries for c in cells.values() if c.outcome in ("succeeded", "failed")]
+    predictions = sum(record.model_queries for record in records)
+    control = controls.get(protocol, {}) if controls and role == "defense" else {}
+    shared = [example for example in cells if example in control]
+    held, control_held = _held(cells, shared), _held(control, shared)
+    row = SummaryRow(
+        role=role,
+        defense=defense,
+        dynamic=records[0].dynamic,
+        protocol=protocol,
+        n=n,
+        succeeded=succeeded,
+        failed=failed,
+        skipped=outcomes.count("skipped"),
+        errors=outcomes.count("error"),
+        unverified=sum(record.unverified for record in records),
+        clean_accuracy=wilson(sum(cell.clean for cell in cells.values()), n),
+        robust_accuracy=wilson(failed, n),
+        attack_success_rate=wilson(succeeded, succeeded + failed),
+        queries_mean=bootstrap_mean(queries, seed=manifest.seed),
+        forward_passes=_per(records, "forward_passes", predictions),
+        backward_passes=_per(records, "backward_passes", predictions),
+        p_value_control=mcnemar(held, control_held) if shared else None,
+        flags=(),
+        seconds=math.fsum(record.seconds for record in records),
+    )
+    flags = [
+        *_trust_flags(row, protocols, manifest),
+        *_control_flags(row, sum(held) < sum(control_held)),
+    ]
+    return dataclasses.replace(row, flags=tuple(flags))
+
+
+def _trust_flags(
+    row: SummaryRow, protocols: Mapping[str, Mapping[int, _Cell]], manifest: Manifest
+) -> list[str]:
+    """Doubts about how the row came about."""
+    flags = []
+    if row.n < manifest.n:
+        flags.append(f"incomplete: {row.n} of {manifest.n} examples")
+    if row.n < SMALL_N:
+        flags.append(f"small n: {row.n} examples")
+    if row.dynamic and row.protocol == "replay":
+        flags.append("dynamic: optimises at inference; replay alone is no evidence")
+    gap = _replay_gap(protocols)
+    if gap >= REPLAY_GAP:
+        flags.append(f"replay better than direct by {100 * gap:.1f} points")
+    if row.unverified:
+        flags.append(f"verification failed for {_count(row.unverified, 'adversary', 'adversaries')}")
+    if row.errors:
+        flags.append(_count(row.errors, "error", "errors"))
+    if _answers_vary(protocols):
+        flags.append("randomized: one text got different answers")
+    return flags
+
+
+def _control_flags(row: SummaryRow, worse: bool) -> list[str]:
+    """What the equal-norm control says about a defence."""
+    if row.p_value_control is None:
+        if row.role == "defense" and row.dynamic:
+            return ["no equal-norm control beside it"]
+        return []
+    p_value = f"(McNemar p = {row.p_value_control:.2g})"
+    if row.p_value_control > SIGNIFICANCE:
+        return [f"no better than the equal-norm control {p_value}"]
+    return [f"worse than the equal-norm control {p_value}"] if worse else []
+
+
+def _replay_gap(protocols: Mapping[str, Mapping[int, _Cell]]) -> float:
+    """Robust accuracy at replay minus that at direct, on the examples that have both."""
+    both = protocols.get("worst", {})
+    if not both:
+        return 0.0
+    replay, direct = (sum(_held(protocols[name], both)) for name in ("replay", "direct"))
+    return (replay - direct) / len(both)
+
+
+def _answers_vary(protocols: Mapping[str, Mapping[int, _Cell]]) -> bool:
+    """Whether the same original got two different margins in its two rows."""
+    for cell in protocols.get("worst", {}).values():
+        margins = [r.margin_original for r in cell.records if r.margin_original is not None]
+        if margins and max(margins) - min(margins) > _SAME_ANSWER:
+            return True
+    return False
+
+
+def _held(cells: Mapping[int, _Cell], examples: Iterable[int]) -> list[bool]:
+    return [cells[example].held for example in examples]
+
+
+def _per(records: Sequence[Record], name: str, predictions: int) -> float | None:
+    return math.fsum(getattr(r, name) for r in records) / predictions if predictions else None
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

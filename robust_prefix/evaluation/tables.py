@@ -1,0 +1,146 @@
+"""A run in the terminal: its table, its flags in words, an adversary with its changed words."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from robust_prefix.evaluation.diff import Segment, word_diff
+from robust_prefix.evaluation.reading import explain, interval, percent, read
+from robust_prefix.evaluation.records import Record
+from robust_prefix.evaluation.statistics import Estimate
+from robust_prefix.evaluation.summary import SIGNIFICANCE, Summary, SummaryRow, short_name
+from robust_prefix.evaluation.visible import escape_hidden
+
+_OUTCOME_STYLES = {"succeeded": "red", "failed": "green", "skipped": "dim", "error": "magenta"}
+_PROTOCOL_NOTES = {
+    "replay": "crafted on the undefended model",
+    "direct": "each system attacked itself",
+    "worst": "held in both",
+}
+
+
+def summary_table(summary: Summary) -> RenderableType:
+    """The summary for ``rich``: a table, the result in words, and what to beware of.
+
+    In colour where the console has it: green where a defence beats its control by more than
+    chance, red where the control beats it, yellow where they cannot be told apart.
+    """
+    manifest = summary.manifest
+    title = Text.assemble(
+        (short_name(manifest.attack), "bold"),
+        f" on {manifest.task}, {manifest.model}, {manifest.n} texts, seed {manifest.seed}",
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("system", overflow="fold")
+    for name in ("clean", "robust", "95% interval", "attack success", "queries", "passes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for protocol in summary.protocols:
+        note = _PROTOCOL_NOTES[protocol]
+        table.add_row(Text.assemble((protocol, "bold"), (f"  {note}", "dim")))
+        rows = summary.at(protocol)
+        for row in rows:
+            table.add_row(*_cells(row, protocol, summary.role("control", protocol)))
+        table.add_section()
+    parts: list[RenderableType] = [title, Text(), table]
+    parts += [Padding(Text(sentence), (0, 0, 0, 2)) for sentence in read(summary)]
+    flags = _flags(summary)
+    if flags:
+        parts += [Text(), Text("Beware", style="bold yellow"), *flags]
+    return Group(*parts)
+
+
+def print_summary(summary: Summary, console: Console | None = None) -> None:
+    """Print ``summary_table``, to stderr unless a console is given."""
+    (console or Console(stderr=True)).print(summary_table(summary))
+
+
+def changed_text(original: str, adversarial: str) -> tuple[Text, Text]:
+    """Both texts with the words that differ coloured and invisible characters spelt out."""
+    before, after = word_diff(original, adversarial)
+    return _marked(before, "red"), _marked(after, "bold green")
+
+
+def record_panel(record: Record, labels: tuple[str, ...]) -> RenderableType:
+    """One record: outcome, both texts and what the system said of each."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    name = short_name(record.defense)
+    table.add_row(
+        Text(record.outcome, style=_OUTCOME_STYLES[record.outcome]),
+        Text(f"{name}, {record.protocol}, example {record.example}", style="dim"),
+    )
+    changed = record.adversarial or record.original
+    for before, after in zip(record.original, changed, strict=True):
+        left, right = changed_text(before, after)
+        table.add_row(_said(labels, record.prediction_original), left)
+        if record.adversarial is not None:
+            table.add_row(_said(labels, record.prediction_adversarial), right)
+    return table
+
+
+def _cells(row: SummaryRow, protocol: str, control: SummaryRow | None) -> list[Text]:
+    name = Text("  ")
+    name.append("control: " if row.role == "control" else "", style="dim")
+    name.append(row.name, style="bold" if row.role == "defense" else "")
+    robust = row.robust_accuracy
+    asked = row.queries_mean is not None and protocol != "replay" and row.queries_mean.value
+    return [
+        name,
+        Text(percent(row.clean_accuracy.value)),
+        Text(percent(robust.value), style=_style(row, control)),
+        Text(interval(robust), style="dim"),
+        Text(percent(row.attack_success_rate.value)),
+        Text(f"{asked:.0f}" if asked else "–"),
+        Text(_passes(row)),
+    ]
+
+
+def _passes(row: SummaryRow) -> str:
+    """Forward and backward passes a prediction: ``1.0`` or ``3.2 + 2.0``."""
+    if row.forward_passes is None:
+        return "–"
+    backward = f" + {row.backward_passes:.1f}" if row.backward_passes else ""
+    return f"{row.forward_passes:.1f}{backward}"
+
+
+def _style(row: SummaryRow, control: SummaryRow | None) -> str:
+    if row.role != "defense" or control is None or row.p_value_control is None:
+        return "bold" if row.role == "defense" else ""
+    if row.p_value_control > SIGNIFICANCE:
+        return "bold yellow"
+    return "bold green" if _value(row.robust_accuracy) > _value(control.robust_accuracy) else "bold red"
+
+
+def _value(estimate: Estimate) -> float:
+    return estimate.value or 0.0
+
+
+def _flags(summary: Summary) -> list[RenderableType]:
+    """Each flag once, with the rows it is about and what it means."""
+    about: dict[str, list[str]] = {}
+    for row in summary.rows:
+        for flag in row.flags:
+            about.setdefault(flag, []).append(f"{row.name} {row.protocol}")
+    return [
+        Padding(
+            Text.assemble((flag, "yellow"), f" ({', '.join(rows)}). ", (explain(flag), "dim")),
+            (0, 0, 0, 2),
+        )
+        for flag, rows in about.items()
+    ]
+
+
+def _said(labels: tuple[str, ...], prediction: int | None) -> Text:
+    return Text("–" if prediction is None else labels[prediction], style="dim")
+
+
+def _marked(segments: list[Segment], style: str) -> Text:
+    text = Text()
+    for segment in segments:
+        text.append(escape_hidden(segment.text), style=style if segment.changed else "")
+    return text

@@ -1,0 +1,7 @@
+"""What is learned: prefixes, how they are parameterised, and a backbone with one in place."""
+
+from robust_prefix.prefixes.base import Prefix
+from robust_prefix.prefixes.model import Encoded, PrefixModel
+from robust_prefix.prefixes.prefix_tuning import PrefixTuningConfig
+
+__all__ = ["Encoded", "Prefix", "PrefixModel", "PrefixTuningConfig"]

@@ -1,0 +1,152 @@
+"""A backbone with a task's prompt around the text and a prefix before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robust_prefix.backbones import CausalBackbone, TokenBatch
+from robust_prefix.errors import ConfigError, InputError
+from robust_prefix.prefixes.base import Prefix
+from robust_prefix.tasks import Fields, Task
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Prompts as tokens, one row a text.
+
+    Attributes:
+        texts: the texts as given.
+        rows: token ids of each prompt.
+        truncated: whether a prompt lost tokens to ``task.max_tokens``.
+    """
+
+    texts: tuple[Fields, ...]
+    rows: tuple[tuple[int, ...], ...]
+    truncated: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, indices: Sequence[int]) -> Encoded:
+        """The rows at ``indices``, in that order."""
+        return Encoded(
+            tuple(self.texts[i] for i in indices),
+            tuple(self.rows[i] for i in indices),
+            tuple(self.truncated[i] for i in indices),
+        )
+
+
+class Prompter:
+    """Turns texts into prompts that end at the answer position, and names the classes' tokens.
+
+    Raises:
+        ConfigError: a label word is not one token, or two label words are the same token.
+    """
+
+    def __init__(self, backbone: CausalBackbone, task: Task) -> None:
+        self.backbone = backbone
+        self.task = task
+        tokens = [backbone.word_token(word) for word in task.label_words]
+        if len(set(tokens)) != len(tokens):
+            raise ConfigError(
+                f"expected different label words in task {task.name!r}, got {task.label_words}"
+            )
+        self.label_tokens = torch.tensor(tokens, device=backbone.device)
+
+    def encode(self, texts: Sequence[Fields]) -> Encoded:
+        """Tokenise prompts; a long one loses tokens from the end of its longest column.
+
+        Raises:
+            InputError: the template alone is longer than ``task.max_tokens``.
+        """
+        rows = self.backbone.tokenize([self.task.render(text) for text in texts])
+        truncated = [len(row) > self.task.max_tokens for row in rows]
+        for index, too_long in enumerate(truncated):
+            if too_long:
+                rows[index] = self._truncate(texts[index], len(rows[index]))
+        return Encoded(
+            tuple(texts), tuple(tuple(row) for row in rows), tuple(truncated)
+        )
+
+    def _truncate(self, fields: Fields, tokens: int) -> list[int]:
+        """Cut the text, not the prompt: template and answer position stay whole."""
+        limit = self.task.max_tokens
+        values = list(fields)
+        while True:
+            pieces = self.backbone.tokenize(values)
+            longest = max(range(len(values)), key=lambda column: len(pieces[column]))
+            keep = len(pieces[longest]) - max(1, tokens - limit)
+            if keep < 1:
+                raise InputError(
+                    f"expected room for text beside the template of {self.task.name!r}, got "
+                    f"max_tokens={limit}; raise it"
+                )
+            values[longest] = self.backbone.tokenizer.decode(
+                pieces[longest][:keep], clean_up_tokenization_spaces=False
+            )
+            row = self.backbone.tokenize([self.task.render(tuple(values))])[0]
+            if len(row) <= limit:
+                return row
+            tokens = len(row)
+
+
+class PrefixModel:
+    """The undefended classifier: frozen backbone, task and trained prefix.
+
+    Raises:
+        ArtifactError: the prefix belongs to another base model.
+    """
+
+    def __init__(self, backbone: CausalBackbone, task: Task, prefix: Prefix) -> None:
+        prefix.check_base(backbone)
+        self.backbone = backbone
+        self.task = task
+        self.prefix = prefix
+        self.prompter = Prompter(backbone, task)
+        # The layers compute in the backbone's type; casting once spares every pass from it.
+        self.prefix_tensor = prefix.tensor.to(backbone.device, backbone.dtype)
+
+    def pad(self, encoded: Encoded) -> tuple[TokenBatch, Tensor]:
+        """The padded batch and its states before the first layer ``(batch, tokens, hidden)``."""
+        batch = self.backbone.pad(encoded.rows)
+        return batch, self.backbone.embed(batch, self.prefix.length)
+
+    def label_logits(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
+        """Class scores from states after the last layer: float32 ``(batch, classes)``."""
+        return self.backbone.next_token_logits(
+            batch.at_answer(hidden), self.prompter.label_tokens
+        )
+
+    def logits(self, encoded: Encoded) -> Tensor:
+        """Undefended class scores of one batch: float32 ``(batch, classes)``."""
+        batch, hidden = self.pad(encoded)
+        hidden = self.backbone.run_layers(
+            hidden, 0, self.backbone.num_layers, self.prefix_tensor
+        )
+        return self.label_logits(batch, hidden)
+
+    def answer_states(
+        self, encoded: Encoded, layers: Sequence[int]
+    ) -> tuple[dict[int, Tensor], Tensor]:
+        """States at the answer position after chosen layers, with the class scores.
+
+        Args:
+            layers: layer numbers ``j``; 0 is the embedding, ``j`` the output of layer ``j - 1``
+                counted from 0.
+
+        Returns:
+            ``{j: float32 (batch, hidden)}`` and float32 ``(batch, classes)``.
+        """
+        batch, hidden = self.pad(encoded)
+        states: dict[int, Tensor] = {}
+        done = 0
+        for stop in sorted({*layers, self.backbone.num_layers}):
+            hidden = self.backbone.run_layers(hidden, done, stop, self.prefix_tensor)
+            done = stop
+            if stop in layers:
+                states[stop] = batch.at_answer(hidden).float()
+        return states, self.label_logits(batch, hidden)

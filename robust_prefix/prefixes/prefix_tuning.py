@@ -1,0 +1,105 @@
+"""Prefix-tuning (Li & Liang, ACL 2021, "Prefix-Tuning: Optimizing Continuous Prompts").
+
+Keys and values in every layer are the parameter, directly or through an MLP that is dropped
+after training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+from torch import Tensor, nn
+
+from robust_prefix.backbones import CausalBackbone
+from robust_prefix.tasks import Task
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class PrefixTuningConfig:
+    """Settings of the prefix.
+
+    Attributes:
+        length: virtual tokens.
+        reparameterization: ``none`` trains keys and values themselves; ``mlp`` trains an MLP over
+            a small embedding that yields them (section 4.3 of the paper).
+        mlp_width: hidden width of that MLP.
+        init: ``text`` starts from the keys and values of real tokens, ``random`` from noise.
+        init_text: the tokens to start from; the task's template and label words where empty.
+    """
+
+    length: int = Field(default=10, ge=1, le=512)
+    reparameterization: Literal["none", "mlp"] = "none"
+    mlp_width: int = Field(default=512, ge=1)
+    init: Literal["text", "random"] = "text"
+    init_text: str = ""
+
+
+class DirectPrefix(nn.Module):
+    """The prefix tensor as the parameter."""
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.tensor = nn.Parameter(start.clone())
+
+    def forward(self) -> Tensor:
+        """``(layers, 2, kv_heads, length, head_dim)``."""
+        return self.tensor
+
+
+class MLPPrefix(nn.Module):
+    """An MLP over an embedding of the virtual tokens; its output is added to the start tensor."""
+
+    def __init__(self, start: Tensor, width: int) -> None:
+        super().__init__()
+        layers, two, heads, length, head_dim = start.shape
+        self.register_buffer("start", start.clone())
+        self.embedding = nn.Parameter(torch.randn(length, width) * 0.02)
+        output = nn.Linear(width, layers * two * heads * head_dim)
+        nn.init.zeros_(output.weight)
+        nn.init.zeros_(output.bias)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.Tanh(), output)
+
+    def forward(self) -> Tensor:
+        """``(layers, 2, kv_heads, length, head_dim)``."""
+        start: Tensor = self.start
+        layers, two, heads, length, head_dim = start.shape
+        change = self.mlp(self.embedding).view(length, layers, two, heads, head_dim)
+        return start + change.permute(1, 2, 3, 0, 4)
+
+
+def initial_prefix(backbone: CausalBackbone, task: Task, config: PrefixTuningConfig) -> Tensor:
+    """Where training starts: float32 ``(layers, 2, kv_heads, length, head_dim)``.
+
+    Keys and values of real tokens make training start from a model that works; from noise it takes
+    longer to the same accuracy (section 7.4 of the paper).
+    """
+    if config.init == "random":
+        return torch.randn(backbone.prefix_shape(config.length)) * 0.02
+    text = config.init_text or task.render(("",) * len(task.columns)) + "".join(task.label_words)
+    tokens = len(backbone.tokenize([text])[0])
+    repeats = -(-config.length // max(1, tokens))
+    return backbone.keys_and_values(" ".join([text] * repeats))[:, :, :, : config.length].cpu()
+
+
+def build_parameters(start: Tensor, config: PrefixTuningConfig) -> DirectPrefix | MLPPrefix:
+    """The trainable module for a start tensor."""
+    if config.reparameterization == "mlp":
+        return MLPPrefix(start, config.mlp_width)
+    return DirectPrefix(start)
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """How small the learned part is."""
+
+    trainable: int
+    total: int
+
+    @property
+    def percent(self) -> float:
+        """Trainable parameters as a share of the frozen model's, in percent."""
+        return 100 * self.trainable / self.total
