@@ -75,7 +75,9 @@ def _read_file(path: Path) -> Dataset:
             return Dataset.from_parquet(str(path))
     except (DatasetGenerationError, UnicodeDecodeError, csv.Error, ValueError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise InputError(f"expected a readable {path.suffix[1:]} file at {path}, got {reason}") from None
+        raise InputError(
+            f"expected a readable {path.suffix[1:]} file at {path}, got {reason}"
+        ) from None
     raise InputError(f"expected a .csv, .jsonl or .parquet file, got {path}")
 
 

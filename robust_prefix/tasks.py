@@ -56,7 +56,9 @@ class Task:
     def __post_init__(self) -> None:
         owner = f"task {self.name!r}"
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ConfigError(f"expected at least two different labels in {owner}, got {self.labels}")
+            raise ConfigError(
+                f"expected at least two different labels in {owner}, got {self.labels}"
+            )
         if len(self.label_words) != len(self.labels):
             raise ConfigError(
                 f"expected one label word for each of the {len(self.labels)} labels of {owner}, "
@@ -74,7 +76,9 @@ class Task:
                 f"got {self.template!r}; end it with the question, such as ' positive or negative ?'"
             )
         if self.max_tokens < 8:
-            raise ConfigError(f"expected max_tokens of at least 8 in {owner}, got {self.max_tokens}")
+            raise ConfigError(
+                f"expected max_tokens of at least 8 in {owner}, got {self.max_tokens}"
+            )
 
     def fields(self, text: str | Sequence[str] | Mapping[str, str], position: int = 0) -> Fields:
         """One example's text as ``Fields``: a string, a sequence of columns, or a mapping.
@@ -90,7 +94,9 @@ class Task:
         if isinstance(text, Mapping):
             missing = [column for column in self.columns if column not in text]
             if missing:
-                raise InputError(f"expected the columns {list(self.columns)} in {where}, got {list(text)}")
+                raise InputError(
+                    f"expected the columns {list(self.columns)} in {where}, got {list(text)}"
+                )
             values: tuple[Any, ...] = tuple(text[column] for column in self.columns)
         else:
             values = (text,) if isinstance(text, str) else tuple(text)

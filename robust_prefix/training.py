@@ -305,7 +305,8 @@ def _history_row(row: dict[str, float]) -> dict[str, float]:
 def _encode(prompter: Prompter, rows: Dataset) -> list[dict[str, Any]]:
     encoded = prompter.encode(rows_as_fields(prompter.task, rows))
     return [
-        {"ids": ids, "labels": label} for ids, label in zip(encoded.rows, rows["label"], strict=True)
+        {"ids": ids, "labels": label}
+        for ids, label in zip(encoded.rows, rows["label"], strict=True)
     ]
 
 

@@ -120,7 +120,9 @@ class CausalBackbone:
         config = model.config
         self.num_layers: int = config.num_hidden_layers
         self.hidden_size: int = config.hidden_size
-        self.kv_heads: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        self.kv_heads: int = (
+            getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        )
         head_dim = getattr(config, "head_dim", None)
         self.head_dim: int = head_dim or config.hidden_size // config.num_attention_heads
         self.max_positions: int = config.max_position_embeddings

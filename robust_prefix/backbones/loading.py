@@ -109,9 +109,7 @@ def _converted(name: str, gguf: Path) -> Path:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         arguments = {"gguf_file": gguf.name, "local_files_only": True}
         AutoTokenizer.from_pretrained(gguf.parent, **arguments).save_pretrained(temporary)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, dtype=torch.float32, **arguments
-        )
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **arguments)
         model.save_pretrained(temporary)
         try:
             os.replace(temporary, folder)

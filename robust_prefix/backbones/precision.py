@@ -50,7 +50,9 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _fastest_on_cpu() -> torch.dtype:
-    machine = f"{platform.processor()}|{torch.backends.cpu.get_cpu_capability()}|{torch.__version__}"
+    machine = (
+        f"{platform.processor()}|{torch.backends.cpu.get_cpu_capability()}|{torch.__version__}"
+    )
     key = hashlib.sha256(machine.encode()).hexdigest()[:16]
     path = cache_dir() / "precision" / f"{key}.json"
     if path.exists():

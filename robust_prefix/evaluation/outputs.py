@@ -6,11 +6,9 @@ import csv
 import dataclasses
 import io
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from robust_prefix import files
 from robust_prefix.evaluation.records import Manifest, Record
@@ -20,7 +18,6 @@ from robust_prefix.evaluation.summary import Summary, summarize
 # Not in the CSV: it differs between equal runs.
 _VOLATILE = ("seconds",)
 CSV_COLUMNS = tuple(f.name for f in dataclasses.fields(Record) if f.name not in _VOLATILE)
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True)
@@ -71,17 +68,15 @@ def records_csv(records: Iterable[Record]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for record in records:
-        writer.writerow([_cell(name, getattr(record, name)) for name in CSV_COLUMNS])
+        writer.writerow([_cell(record, name) for name in CSV_COLUMNS])
     return text.getvalue()
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(record: Record, name: str) -> str:
+    # of a traceback only what happened: the lines above have paths and are in the store
+    value = record.note if name == "message" else getattr(record, name)
     if value is None:
         return ""
-    if name == "message":
-        # the last line says what happened; the traceback above it has paths and is in the store
-        lines = value.strip().splitlines()
-        return _ADDRESS.sub("0x", lines[-1]) if lines else ""
     if isinstance(value, tuple):
         # backslashreplace writes a lone surrogate as its JSON escape
         shown = json.dumps(value, ensure_ascii=False)

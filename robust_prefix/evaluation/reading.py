@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from robust_prefix.evaluation.statistics import Estimate
 from robust_prefix.evaluation.summary import SIGNIFICANCE, Summary, SummaryRow, short_name
 
@@ -45,8 +47,46 @@ def interval(estimate: Estimate) -> str:
     return f"{100 * estimate.low:.1f}–{100 * estimate.high:.1f}"
 
 
-def explain(flag: str) -> str:
-    """What a flag means for a reader."""
+def passes(row: SummaryRow) -> str:
+    """Forward and backward passes a prediction: ``1.0`` or ``3.2 + 2.0``."""
+    if row.forward_passes is None:
+        return "–"
+    backward = f" + {row.backward_passes:.1f}" if row.backward_passes else ""
+    return f"{row.forward_passes:.1f}{backward}"
+
+
+def queries(row: SummaryRow) -> str:
+    """Mean queries an attacked example; a dash for a replay, which asks nothing."""
+    value = row.queries_mean and row.queries_mean.value
+    return f"{value:.0f}" if value else "–"
+
+
+@dataclass(frozen=True)
+class FlagNote:
+    """A flag, the rows it was raised for and what it means."""
+
+    flag: str
+    about: tuple[str, ...]
+    meaning: str
+
+
+def flag_notes(summary: Summary) -> list[FlagNote]:
+    """Each flag once, in order of appearance."""
+    about: dict[str, dict[str, list[str]]] = {}
+    for row in summary.rows:
+        for flag in row.flags:
+            about.setdefault(flag, {}).setdefault(row.name, []).append(row.protocol)
+    return [
+        FlagNote(
+            flag,
+            tuple(f"{name}: {', '.join(protocols)}" for name, protocols in names.items()),
+            _explain(flag),
+        )
+        for flag, names in about.items()
+    ]
+
+
+def _explain(flag: str) -> str:
     for beginning, words in _EXPLANATIONS.items():
         if flag.startswith(beginning):
             return words

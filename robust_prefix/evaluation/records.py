@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,8 @@ Outcome = Literal["succeeded", "failed", "skipped", "error"]
 
 ROLES: tuple[Role, ...] = ("undefended", "defense", "control")
 OUTCOMES: tuple[Outcome, ...] = ("succeeded", "failed", "skipped", "error")
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 Setting = str | int | float | bool | None
 
@@ -110,6 +113,12 @@ class Record:
     def unverified(self) -> bool:
         """The attack reported an adversary which did not fool the system when asked again."""
         return self.protocol == "direct" and self.held and self.adversarial is not None
+
+    @property
+    def note(self) -> str:
+        """The message's last line without memory addresses: the same for equal runs."""
+        lines = self.message.strip().splitlines()
+        return _ADDRESS.sub("0x", lines[-1]) if lines else ""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robust_prefix.evaluation.diff import Segment, word_diff
-from robust_prefix.evaluation.reading import explain, interval, percent, read
+from robust_prefix.evaluation.reading import flag_notes, interval, passes, percent, queries, read
 from robust_prefix.evaluation.records import Record
 from robust_prefix.evaluation.statistics import Estimate
 from robust_prefix.evaluation.summary import SIGNIFICANCE, Summary, SummaryRow, short_name
@@ -43,13 +43,17 @@ def summary_table(summary: Summary) -> RenderableType:
         table.add_row(Text.assemble((protocol, "bold"), (f"  {note}", "dim")))
         rows = summary.at(protocol)
         for row in rows:
-            table.add_row(*_cells(row, protocol, summary.role("control", protocol)))
+            table.add_row(*_cells(row, summary.role("control", protocol)))
         table.add_section()
     parts: list[RenderableType] = [title, Text(), table]
     parts += [Padding(Text(sentence), (0, 0, 0, 2)) for sentence in read(summary)]
-    flags = _flags(summary)
-    if flags:
-        parts += [Text(), Text("Beware", style="bold yellow"), *flags]
+    notes = flag_notes(summary)
+    if notes:
+        parts += [Text(), Text("Beware", style="bold yellow")]
+    for note in notes:
+        about = f" ({'; '.join(note.about)}). "
+        words = Text.assemble((note.flag, "yellow"), about, (note.meaning, "dim"))
+        parts.append(Padding(words, (0, 0, 0, 2)))
     return Group(*parts)
 
 
@@ -83,29 +87,20 @@ def record_panel(record: Record, labels: tuple[str, ...]) -> RenderableType:
     return table
 
 
-def _cells(row: SummaryRow, protocol: str, control: SummaryRow | None) -> list[Text]:
+def _cells(row: SummaryRow, control: SummaryRow | None) -> list[Text]:
     name = Text("  ")
     name.append("control: " if row.role == "control" else "", style="dim")
     name.append(row.name, style="bold" if row.role == "defense" else "")
     robust = row.robust_accuracy
-    asked = row.queries_mean is not None and protocol != "replay" and row.queries_mean.value
     return [
         name,
         Text(percent(row.clean_accuracy.value)),
         Text(percent(robust.value), style=_style(row, control)),
         Text(interval(robust), style="dim"),
         Text(percent(row.attack_success_rate.value)),
-        Text(f"{asked:.0f}" if asked else "–"),
-        Text(_passes(row)),
+        Text(queries(row)),
+        Text(passes(row)),
     ]
-
-
-def _passes(row: SummaryRow) -> str:
-    """Forward and backward passes a prediction: ``1.0`` or ``3.2 + 2.0``."""
-    if row.forward_passes is None:
-        return "–"
-    backward = f" + {row.backward_passes:.1f}" if row.backward_passes else ""
-    return f"{row.forward_passes:.1f}{backward}"
 
 
 def _style(row: SummaryRow, control: SummaryRow | None) -> str:
@@ -118,21 +113,6 @@ def _style(row: SummaryRow, control: SummaryRow | None) -> str:
 
 def _value(estimate: Estimate) -> float:
     return estimate.value or 0.0
-
-
-def _flags(summary: Summary) -> list[RenderableType]:
-    """Each flag once, with the rows it is about and what it means."""
-    about: dict[str, list[str]] = {}
-    for row in summary.rows:
-        for flag in row.flags:
-            about.setdefault(flag, []).append(f"{row.name} {row.protocol}")
-    return [
-        Padding(
-            Text.assemble((flag, "yellow"), f" ({', '.join(rows)}). ", (explain(flag), "dim")),
-            (0, 0, 0, 2),
-        )
-        for flag, rows in about.items()
-    ]
 
 
 def _said(labels: tuple[str, ...], prediction: int | None) -> Text:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,12 @@ class Prefix:
     def length(self) -> int:
         """Number of virtual tokens."""
         return self.tensor.shape[3]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the tensor; runs and subspaces name the prefix by it."""
+        values = self.tensor.detach().cpu().float().contiguous().numpy()
+        return hashlib.sha256(values.tobytes()).hexdigest()[:16]
 
     def check_base(self, backbone: CausalBackbone) -> None:
         """Raise ArtifactError where ``backbone`` is not the model this prefix was trained on."""
@@ -72,7 +80,7 @@ class Prefix:
         if tensor is None or tensor.dim() != 5 or tensor.shape[1] != 2:
             raise ArtifactError(
                 f"expected a tensor 'prefix' (layers, 2, kv_heads, length, head_dim) in {path}, "
-                f"got {({name: tuple(t.shape) for name, t in tensors.items()})}"
+                f"got { ({name: tuple(t.shape) for name, t in tensors.items()}) }"
             )
         if not torch.isfinite(tensor).all():
             raise ArtifactError(f"expected finite numbers in {path}, got NaN or infinity")

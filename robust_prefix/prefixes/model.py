@@ -68,9 +68,7 @@ class Prompter:
         for index, too_long in enumerate(truncated):
             if too_long:
                 rows[index] = self._truncate(texts[index], len(rows[index]))
-        return Encoded(
-            tuple(texts), tuple(tuple(row) for row in rows), tuple(truncated)
-        )
+        return Encoded(tuple(texts), tuple(tuple(row) for row in rows), tuple(truncated))
 
     def _truncate(self, fields: Fields, tokens: int) -> list[int]:
         """Cut the text, not the prompt: template and answer position stay whole."""
@@ -117,16 +115,12 @@ class PrefixModel:
 
     def label_logits(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
         """Class scores from states after the last layer: float32 ``(batch, classes)``."""
-        return self.backbone.next_token_logits(
-            batch.at_answer(hidden), self.prompter.label_tokens
-        )
+        return self.backbone.next_token_logits(batch.at_answer(hidden), self.prompter.label_tokens)
 
     def logits(self, encoded: Encoded) -> Tensor:
         """Undefended class scores of one batch: float32 ``(batch, classes)``."""
         batch, hidden = self.pad(encoded)
-        hidden = self.backbone.run_layers(
-            hidden, 0, self.backbone.num_layers, self.prefix_tensor
-        )
+        hidden = self.backbone.run_layers(hidden, 0, self.backbone.num_layers, self.prefix_tensor)
         return self.label_logits(batch, hidden)
 
     def answer_states(

@@ -8,6 +8,7 @@ markup that slipped through would still be inert. Equal runs give equal bytes.
 from __future__ import annotations
 
 import base64
+import collections
 import hashlib
 import importlib.resources
 from collections.abc import Sequence
@@ -15,20 +16,39 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from robust_prefix.errors import ResourceError
-from robust_prefix.evaluation.diff import word_diff
-from robust_prefix.evaluation.reading import explain, interval, percent, read
+from robust_prefix.evaluation import reading
+from robust_prefix.evaluation.diff import Segment, word_diff
 from robust_prefix.evaluation.records import OUTCOMES, Record
-from robust_prefix.evaluation.summary import Summary, short_name
+from robust_prefix.evaluation.summary import Summary, SummaryRow, short_name
 from robust_prefix.evaluation.visible import Chunk, chunks
 
 if TYPE_CHECKING:
     from robust_prefix.evaluation.outputs import Run
 
-OUTCOME_WORDS = {
-    "succeeded": "fooled",
-    "failed": "held",
-    "skipped": "wrong before",
-    "error": "error",
+_WORDS = {
+    "outcome_words": {
+        "succeeded": "fooled",
+        "failed": "held",
+        "skipped": "wrong before",
+        "error": "error",
+    },
+    "role_words": {"undefended": "undefended", "defense": "defence", "control": "control"},
+    "protocol_words": {
+        "replay": "shown replayed texts",
+        "direct": "attacked itself",
+        "worst": "worst of both",
+    },
+    "protocol_notes": {
+        "replay": "adversaries crafted on the undefended model",
+        "direct": "the attack queries each system itself",
+        "worst": "held only if held in both",
+    },
+    "absent": {
+        "succeeded": "",
+        "failed": "No adversary.",
+        "skipped": "Not attacked: the original is misclassified already.",
+        "error": "No result.",
+    },
 }
 
 
@@ -49,6 +69,15 @@ class Column:
     adversarial: list[Part]
 
 
+@dataclass(frozen=True)
+class SystemOption:
+    """One entry of the filter by system."""
+
+    value: str
+    words: str
+    chosen: bool
+
+
 def render_report(runs: Sequence[Run]) -> str:
     """The page for ``runs``, as HTML.
 
@@ -62,9 +91,6 @@ def render_report(runs: Sequence[Run]) -> str:
             "expected jinja2 for the HTML report, got no such package; "
             'run pip install "robust-prefix[attacks]"'
         ) from error
-    here = importlib.resources.files(__package__)
-    style = here.joinpath("report.css").read_text(encoding="utf-8")
-    script = here.joinpath("report.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -72,26 +98,92 @@ def render_report(runs: Sequence[Run]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    template = environment.from_string(
-        here.joinpath("report.html.j2").read_text(encoding="utf-8")
-    )
-    page = template.render(
+    style, script = _package_text("report.css"), _package_text("report.js")
+    page = environment.from_string(_package_text("report.html.j2")).render(
         runs=runs,
+        title=_title(runs),
         style=style,
         style_hash=_csp_hash(style),
         script=script,
         script_hash=_csp_hash(script),
         outcomes=OUTCOMES,
-        outcome_words=OUTCOME_WORDS,
-        percent=percent,
-        interval=interval,
-        passes=passes,
-        name=short_name,
-        read=read,
-        flags=flags,
-        columns=columns,
+        counts=collections.Counter(record.outcome for run in runs for record in run.records),
+        systems=_system_options(runs),
+        system_value=_system_value,
+        headline_rows=_headline_rows,
+        share=_share,
+        columns=_columns,
         chunks=chunks,
-        last_line=last_line,
+        name=short_name,
+        percent=reading.percent,
+        interval=reading.interval,
+        passes=reading.passes,
+        queries=reading.queries,
+        read=reading.read,
+        flag_notes=reading.flag_notes,
+        **_WORDS,
     )
     # a lone surrogate in a name has no UTF-8; texts have been through chunks() already
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _title(runs: Sequence[Run]) -> str:
+    if len(runs) != 1:
+        return f"{len(runs)} attacks"
+    manifest = runs[0].manifest
+    return f"{short_name(manifest.attack)} against {short_name(manifest.defense)}, {manifest.task}"
+
+
+def _headline_rows(summary: Summary) -> Sequence[SummaryRow]:
+    """Each system at the protocol the run was made for; killed early, at whatever it has."""
+    return summary.at(summary.manifest.protocol) or summary.rows
+
+
+def _system_value(number: int, record: Record) -> str:
+    return f"{number} {record.protocol} {record.defense}"
+
+
+def _system_options(runs: Sequence[Run]) -> list[SystemOption]:
+    """Each system and protocol that has records; the first defence is shown at first."""
+    found: dict[str, tuple[str, Record]] = {}
+    for number, run in enumerate(runs, start=1):
+        for record in run.records:
+            words = f"{short_name(record.defense)}, {record.protocol}"
+            if len(runs) > 1:
+                words = f"{number}. {short_name(record.attack)}: {words}"
+            found.setdefault(_system_value(number, record), (words, record))
+    defended = [value for value, (_, record) in found.items() if record.role == "defense"]
+    first = next((value for value in defended if " direct " in value), *defended[:1] or [""])
+    return [SystemOption(value, words, value == first) for value, (words, _) in found.items()]
+
+
+def _columns(record: Record, names: Sequence[str]) -> list[Column]:
+    """The texts of a record, column by column, ready to be shown."""
+    changed = record.original if record.adversarial is None else record.adversarial
+    found = []
+    for name, original, adversarial in zip(names, record.original, changed, strict=True):
+        before, after = word_diff(original, adversarial)
+        # in a text that was ASCII a changed word's other letters are worth pointing at
+        found.append(Column(name, _parts(before), _parts(after, original.isascii())))
+    return found
+
+
+def _parts(segments: list[Segment], ascii_expected: bool = False) -> list[Part]:
+    return [
+        Part(segment.changed, chunks(segment.text, ascii_expected and segment.changed))
+        for segment in segments
+    ]
+
+
+def _share(value: float | None) -> str:
+    """A proportion as a coordinate in percent, with fixed digits."""
+    return f"{100 * (value or 0):.2f}"
+
+
+def _package_text(name: str) -> str:
+    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _csp_hash(content: str) -> str:
+    digest = hashlib.sha256(content.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"

@@ -1,0 +1,59 @@
+"""Text classifiers made by prefix-tuning: train, fit, defend, attack, report.
+
+The public names are loaded when they are first used, so that ``robust-prefix --help`` need not
+wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robust_prefix.activations import SubspaceConfig, fit_subspaces
+    from robust_prefix.backbones import load_backbone
+    from robust_prefix.classifier import PrefixClassifier
+    from robust_prefix.prefixes import Prefix, PrefixTuningConfig
+    from robust_prefix.subspaces import Subspaces
+    from robust_prefix.tasks import Task, load_task
+    from robust_prefix.training import TrainingConfig, train_prefix
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Prefix": "prefixes",
+    "PrefixClassifier": "classifier",
+    "PrefixTuningConfig": "prefixes",
+    "SubspaceConfig": "activations",
+    "Subspaces": "subspaces",
+    "Task": "tasks",
+    "TrainingConfig": "training",
+    "fit_subspaces": "activations",
+    "load_backbone": "backbones",
+    "load_task": "tasks",
+    "train_prefix": "training",
+}
+
+__all__ = [
+    "Prefix",
+    "PrefixClassifier",
+    "PrefixTuningConfig",
+    "SubspaceConfig",
+    "Subspaces",
+    "Task",
+    "TrainingConfig",
+    "fit_subspaces",
+    "load_backbone",
+    "load_task",
+    "train_prefix",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"robust_prefix.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'robust_prefix' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

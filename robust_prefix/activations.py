@@ -1,0 +1,117 @@
+"""States at the answer position of correctly classified examples, streamed batch by batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+from torch import Tensor
+
+from robust_prefix.backbones import CausalBackbone
+from robust_prefix.data import length_batches, load_split, rows_as_fields
+from robust_prefix.errors import ConfigError, InputError
+from robust_prefix.prefixes import Prefix, PrefixModel
+from robust_prefix.progress import progress
+from robust_prefix.subspaces import Criterion, StreamingCovariance, Subspaces
+from robust_prefix.tasks import Fields, Task
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class SubspaceConfig:
+    """Settings of the fit.
+
+    Attributes:
+        layers: the paper's ``N``: the first ``N`` states count, the embedding among them, so 3
+            reads the outputs of the first two layers.
+        threshold: cumulative share the subspace must exceed.
+        criterion: share of the singular values (the paper) or of the variance.
+        batch_size: examples a pass.
+        max_examples: fit on the first so many training rows only; 0 takes all.
+    """
+
+    layers: int = Field(default=3, ge=2)
+    threshold: float = Field(default=0.99, gt=0, le=1)
+    criterion: Criterion = "singular-values"
+    batch_size: int = Field(default=32, ge=1)
+    max_examples: int = Field(default=0, ge=0)
+
+
+def correct_states(
+    model: PrefixModel,
+    texts: Sequence[Fields],
+    labels: Sequence[int],
+    layers: Sequence[int],
+    batch_size: int = 32,
+) -> Iterator[tuple[int, dict[int, Tensor]]]:
+    """States of the examples whose class the model gets right, by argmax over the label words.
+
+    Yields:
+        For each batch its number of examples, and ``{j: float32 (correct, hidden)}``.
+    """
+    encoded = model.prompter.encode(texts)
+    for indices in length_batches([len(row) for row in encoded.rows], batch_size):
+        with torch.inference_mode():
+            states, logits = model.answer_states(encoded.select(indices), layers)
+            truth = torch.tensor([labels[i] for i in indices], device=logits.device)
+            correct = logits.argmax(-1) == truth
+            yield len(indices), {layer: rows[correct] for layer, rows in states.items()}
+
+
+def fit_subspaces(
+    backbone: CausalBackbone,
+    prefix: Prefix,
+    task: Task,
+    *,
+    config: SubspaceConfig | None = None,
+) -> Subspaces:
+    """Fit one subspace a layer on the task's train split.
+
+    Memory stays flat in the number of examples: one scatter matrix a layer.
+
+    Raises:
+        ConfigError: the model has fewer layers than the settings ask for.
+        InputError: fewer than two training examples are classified correctly.
+    """
+    config = config or SubspaceConfig()
+    if config.layers > backbone.num_layers + 1:
+        raise ConfigError(
+            f"expected at most {backbone.num_layers + 1} layers for {backbone.name} (the embedding "
+            f"counts), got {config.layers}"
+        )
+    model = PrefixModel(backbone, task, prefix)
+    rows = load_split(task, "train")
+    if config.max_examples:
+        rows = rows.select(range(min(config.max_examples, len(rows))))
+    layers = range(config.layers)
+    statistics = {layer: StreamingCovariance(backbone.hidden_size) for layer in layers}
+    texts, labels = rows_as_fields(task, rows), list(rows["label"])
+    with progress("activations", len(texts)) as advance:
+        seen = 0
+        for count, states in correct_states(model, texts, labels, layers, config.batch_size):
+            for layer, values in states.items():
+                statistics[layer].update(values)
+            seen += count
+            advance(seen, "")
+    correct = statistics[0].count
+    if correct < 2:
+        raise InputError(
+            f"expected at least 2 correctly classified examples to fit on, got {correct} of "
+            f"{len(texts)}; train the prefix first"
+        )
+    fitted = {
+        layer: statistics[layer].subspace(config.threshold, config.criterion) for layer in layers
+    }
+    return Subspaces(
+        fitted,
+        base_fingerprint=backbone.fingerprint,
+        prefix_fingerprint=prefix.fingerprint,
+        config={
+            **dataclasses.asdict(config),
+            "examples": len(texts),
+            "correct": correct,
+            "ranks": {str(layer): subspace.rank for layer, subspace in fitted.items()},
+        },
+    )

@@ -1,0 +1,156 @@
+"""The facade: a text classifier with one defence, from a run directory or from parts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robust_prefix.backbones import CausalBackbone, load_backbone
+from robust_prefix.defenses import Defense, NoDefense, build_defense
+from robust_prefix.prefixes import Prefix, PrefixModel
+from robust_prefix.runs import Run
+from robust_prefix.subspaces import Subspaces
+from robust_prefix.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+Text = str | Sequence[str] | Mapping[str, str]
+"""One text: a string, or for tasks of several columns a sequence or a mapping of them."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer.
+
+    Attributes:
+        label: the class name.
+        probabilities: by class name.
+        truncated: whether the text was longer than the task's ``max_tokens``.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    truncated: bool
+
+
+class PrefixClassifier:
+    """A frozen language model, a task, a prefix and a defence.
+
+    Args:
+        defense: none where not given.
+        subspaces: kept for :meth:`save_pretrained`; the defence's own where not given.
+
+    Raises:
+        ArtifactError: the prefix belongs to another base model.
+    """
+
+    def __init__(
+        self,
+        backbone: CausalBackbone,
+        task: Task,
+        prefix: Prefix,
+        defense: Defense[Any] | None = None,
+        subspaces: Subspaces | None = None,
+    ) -> None:
+        self.model = PrefixModel(backbone, task, prefix)
+        self.defense = defense if defense is not None else NoDefense()
+        self.subspaces = subspaces if subspaces is not None else self.defense.subspaces
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.model.task
+
+    def with_defense(self, defense: Defense[Any]) -> PrefixClassifier:
+        """The same classifier behind another defence; the model is shared."""
+        return PrefixClassifier(
+            self.model.backbone, self.task, self.model.prefix, defense, self.subspaces
+        )
+
+    def logits(self, texts: Sequence[Text], batch_size: int = 32) -> Tensor:
+        """Class scores, float32 ``(len(texts), classes)`` on the CPU.
+
+        Raises:
+            InputError: a text is empty, has a NUL byte, or lacks a column; its place is named.
+        """
+        fields = [self.task.fields(text, position) for position, text in enumerate(texts)]
+        return self.defense.logits(self.model, fields, batch_size)
+
+    def predict_proba(self, texts: Sequence[Text], batch_size: int = 32) -> NDArray[np.float32]:
+        """Class probabilities, float32 ``(len(texts), classes)``, in the order of ``task.labels``."""
+        probabilities: NDArray[np.float32] = self.logits(texts, batch_size).softmax(-1).numpy()
+        return probabilities
+
+    @overload
+    def predict(self, texts: str, batch_size: int = 32) -> str: ...
+    @overload
+    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[str]: ...
+    def predict(self, texts: str | Sequence[Text], batch_size: int = 32) -> str | list[str]:
+        """Class names: one for a string, a list for a list."""
+        if isinstance(texts, str):
+            return self.predict([texts], batch_size)[0]
+        chosen = self.logits(texts, batch_size).argmax(-1).tolist()
+        return [self.task.labels[index] for index in chosen]
+
+    def classify(self, texts: Sequence[Text], batch_size: int = 32) -> list[Prediction]:
+        """Class names with probabilities, and whether a text had to be cut."""
+        probabilities = self.predict_proba(texts, batch_size)
+        fields = [self.task.fields(text) for text in texts]
+        truncated = self.model.prompter.encode(fields).truncated
+        return [
+            Prediction(
+                label=self.task.labels[int(row.argmax())],
+                probabilities=dict(zip(self.task.labels, map(float, row), strict=True)),
+                truncated=cut,
+            )
+            for row, cut in zip(probabilities, truncated, strict=True)
+        ]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a run directory; the frozen model is named in it, not copied.
+
+        Raises:
+            StorageError: writing failed; nothing is left half-written.
+        """
+        Run(
+            task=self.task,
+            prefix=self.model.prefix,
+            subspaces=self.subspaces,
+            defense=self.defense.spec,
+        ).save(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        defense: str | Defense[Any] = "default",
+        *,
+        backbone: CausalBackbone | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        data_dir: str | Path | None = None,
+    ) -> PrefixClassifier:
+        """Load a run directory or ``zoo:NAME``.
+
+        Args:
+            defense: a defence, its name with settings, or ``default`` for the run's own.
+            backbone: a loaded base model to share; loaded by the run's name where not given.
+
+        Raises:
+            ArtifactError: the run is missing or damaged, or belongs to another base model.
+            ConfigError: the defence is unknown.
+        """
+        run = Run.load(name, data_dir)
+        if isinstance(defense, str):
+            spec = run.defense if defense == "default" else defense
+            defense = build_defense(spec, run.subspaces)
+        if backbone is None:
+            backbone = load_backbone(run.prefix.base_model, device=device, dtype=dtype)
+        return cls(backbone, run.task, run.prefix, defense, run.subspaces)

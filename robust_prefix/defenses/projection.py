@@ -1,0 +1,37 @@
+"""Projection: set the state at the answer position to its nearest point in the subspace.
+
+No optimisation: what the additional prefix has to beat to justify its optimiser.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robust_prefix.defenses.base import Defense, NoSettings
+from robust_prefix.prefixes import Encoded, PrefixModel
+from robust_prefix.subspaces import project
+
+
+class Projection(Defense[NoSettings]):
+    """Replace ``h_j`` by ``argmin_p ||p - h_j||`` over the subspace of each fitted layer ``j``."""
+
+    name = "projection"
+    needs_subspaces = True
+
+    def run(self, model: PrefixModel, encoded: Encoded) -> Tensor:
+        if self.subspaces is None:  # the constructor refuses it; this is for the type checker
+            raise RuntimeError("projection was built without subspaces")
+        batch, hidden = model.pad(encoded)
+        rows = torch.arange(len(encoded), device=hidden.device)
+        done = 0
+        for layer in sorted(self.subspaces.layers):
+            hidden = model.backbone.run_layers(hidden, done, layer, model.prefix_tensor)
+            done = layer
+            subspace = self.subspaces.layers[layer].to(hidden.device)
+            projected = project(subspace, batch.at_answer(hidden).float()).to(hidden.dtype)
+            hidden = hidden.index_put((rows, batch.answer), projected)
+        hidden = model.backbone.run_layers(
+            hidden, done, model.backbone.num_layers, model.prefix_tensor
+        )
+        return model.label_logits(batch, hidden)

@@ -1,0 +1,128 @@
+"""Robust prefix-tuning (Yang & Liu, ICLR 2022, "On Robust Prefix-Tuning for Text Classification").
+
+At inference an additional prefix, zero at the start, is added to the trained one and tuned so that
+the states at the answer position move into the subspaces of correctly classified training texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+from torch import Tensor
+
+from robust_prefix.backbones import TokenBatch
+from robust_prefix.defenses.base import Defense
+from robust_prefix.defenses.tuner import Adam
+from robust_prefix.prefixes import Encoded, PrefixModel
+from robust_prefix.subspaces import Subspace, residual_norm_squared
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class RobustPrefixConfig:
+    """Settings of the tuning.
+
+    Attributes:
+        mode: ``example`` tunes one additional prefix an example against the stored training mean;
+            ``batch`` is the paper's setting: one for the whole batch, centred on the batch's own
+            mean, and not centred for a single text.
+        learning_rate: of Adam; one setting for clean text and every attack.
+        steps: of Adam.
+    """
+
+    mode: Literal["example", "batch"] = "example"
+    learning_rate: float = Field(default=0.15, gt=0)
+    steps: int = Field(default=10, ge=0, le=1000)
+
+
+class RobustPrefix(Defense[RobustPrefixConfig]):
+    """Additional prefix tuned at inference, ``min sum_j ||(I - Q_j)(h_j - m_j)||^2`` (eq. 8).
+
+    Only the layers below the deepest fitted state are run while tuning: no other prefix receives
+    gradient from this loss.
+    """
+
+    name = "robust-prefix"
+    config_type = RobustPrefixConfig
+    dynamic = True
+    needs_subspaces = True
+
+    @property
+    def batch_dependent(self) -> bool:
+        return self.config.mode == "batch"
+
+    def run(self, model: PrefixModel, encoded: Encoded) -> Tensor:
+        batch, embedded = model.pad(encoded)
+        additional = self._tune(model, batch, embedded)
+        prefixes = add_to_first_layers(model.prefix_tensor, additional)
+        hidden = model.backbone.run_layers(embedded, 0, model.backbone.num_layers, prefixes)
+        return model.label_logits(batch, hidden)
+
+    def additional_prefix(self, model: PrefixModel, encoded: Encoded) -> Tensor:
+        """The tuned additional prefix of one batch.
+
+        Returns:
+            float32 ``(n, layers, 2, kv_heads, length, head_dim)`` for the first layers, with one
+            row an example in mode ``example`` and one row in all in mode ``batch``.
+        """
+        with torch.no_grad():
+            batch, embedded = model.pad(encoded)
+            return self._tune(model, batch, embedded)
+
+    def _tune(self, model: PrefixModel, batch: TokenBatch, embedded: Tensor) -> Tensor:
+        subspaces = self._subspaces_on(model)
+        deepest = max(subspaces)
+        per_example = self.config.mode == "example"
+        rows = embedded.shape[0] if per_example else 1
+        start = torch.zeros(rows, deepest, *model.prefix.tensor.shape[1:], device=embedded.device)
+
+        def loss(additional: Tensor) -> Tensor:
+            prefixes = add_to_first_layers(model.prefix_tensor, additional)
+            states = [batch.at_answer(embedded)]
+            hidden = embedded
+            for layer in range(deepest):
+                hidden = model.backbone.run_layers(hidden, layer, layer + 1, prefixes)
+                states.append(batch.at_answer(hidden))
+            model.backbone.passes.backward += len(batch.ids) * deepest / model.backbone.num_layers
+            terms = [
+                residual_norm_squared(subspace, states[layer].float(), self._center(states[layer]))
+                for layer, subspace in subspaces.items()
+            ]
+            return torch.stack(terms).sum()
+
+        return Adam(self.config.learning_rate).run(start, loss, self.config.steps)
+
+    def _center(self, states: Tensor) -> Tensor | None:
+        """``m_j``: the stored mean, or in the paper's setting the batch's own, none for one text."""
+        if self.config.mode == "example":
+            return None
+        states = states.float()
+        return states.mean(0) if len(states) > 1 else torch.zeros_like(states[0])
+
+    def _subspaces_on(self, model: PrefixModel) -> dict[int, Subspace]:
+        if self.subspaces is None:  # the constructor refuses it; this is for the type checker
+            raise RuntimeError("robust-prefix was built without subspaces")
+        device = model.backbone.device
+        return {layer: subspace.to(device) for layer, subspace in self.subspaces.layers.items()}
+
+
+def add_to_first_layers(prefix: Tensor, additional: Tensor) -> Sequence[Tensor]:
+    """The sum of both prefixes in the first layers, the trained one alone in the rest.
+
+    Args:
+        prefix: ``(layers, 2, kv_heads, length, head_dim)``.
+        additional: ``(n, first, 2, kv_heads, length, head_dim)``; with one row it is shared.
+
+    Returns:
+        One tensor a layer, with a leading batch dimension where ``n > 1``.
+    """
+    first = additional.shape[1]
+    shared = additional.shape[0] == 1
+    summed = [
+        prefix[layer] + (additional[0, layer] if shared else additional[:, layer])
+        for layer in range(first)
+    ]
+    return [*summed, *prefix[first:]]

@@ -1,0 +1,59 @@
+"""Adam as a pure function of parameters and state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AdamState:
+    """Step count and running moments, each of the parameters' shape."""
+
+    step: int
+    first: Tensor
+    second: Tensor
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba, ICLR 2015, algorithm 1) on one tensor.
+
+    Element by element, so one tensor that stacks independent problems, one an example, is tuned
+    as each of them would be alone.
+    """
+
+    learning_rate: float
+    first_decay: float = 0.9
+    second_decay: float = 0.999
+    epsilon: float = 1e-8
+
+    def init_state(self, parameters: Tensor) -> AdamState:
+        """The state before the first step."""
+        zeros = torch.zeros_like(parameters)
+        return AdamState(0, zeros, zeros)
+
+    def update(
+        self, parameters: Tensor, gradient: Tensor, state: AdamState
+    ) -> tuple[Tensor, AdamState]:
+        """One step down the gradient."""
+        step = state.step + 1
+        first = self.first_decay * state.first + (1 - self.first_decay) * gradient
+        second = self.second_decay * state.second + (1 - self.second_decay) * gradient.square()
+        direction = (first / (1 - self.first_decay**step)) / (
+            (second / (1 - self.second_decay**step)).sqrt() + self.epsilon
+        )
+        return parameters - self.learning_rate * direction, AdamState(step, first, second)
+
+    def run(self, parameters: Tensor, loss: Callable[[Tensor], Tensor], steps: int) -> Tensor:
+        """``steps`` steps from ``parameters`` down a scalar ``loss``."""
+        state = self.init_state(parameters)
+        for _ in range(steps):
+            with torch.enable_grad():
+                parameters = parameters.detach().requires_grad_()
+                (gradient,) = torch.autograd.grad(loss(parameters), parameters)
+            parameters, state = self.update(parameters.detach(), gradient, state)
+        return parameters.detach()

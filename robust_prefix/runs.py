@@ -1,0 +1,110 @@
+"""A run directory: what training and fitting leave behind, and what everything else starts from.
+
+``run.json`` (task, base model, default defence, measurements), ``prefix.safetensors`` and, once
+fitted, ``subspaces.safetensors``. ``zoo:NAME`` names a run that comes with the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robust_prefix.errors import ArtifactError, RobustPrefixError, unknown_name
+from robust_prefix.files import read_json, write_json
+from robust_prefix.prefixes import Prefix
+from robust_prefix.subspaces import Subspaces
+from robust_prefix.tasks import Task
+
+ZOO = Path(__file__).parent / "zoo"
+RUN_FILE = "run.json"
+PREFIX_FILE = "prefix.safetensors"
+SUBSPACES_FILE = "subspaces.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in memory.
+
+    Attributes:
+        task: without data paths of its own; a built-in task knows them.
+        prefix: the trained prefix.
+        subspaces: None until fitted.
+        defense: the default defence's name and settings.
+        measurements: accuracies and the like, with n and interval.
+    """
+
+    task: Task
+    prefix: Prefix
+    subspaces: Subspaces | None = None
+    defense: str = "none"
+    measurements: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the run; each file is whole or not there, ``run.json`` comes last.
+
+        Raises:
+            StorageError: writing failed.
+        """
+        folder = Path(folder)
+        self.prefix.save(folder / PREFIX_FILE)
+        if self.subspaces is not None:
+            self.subspaces.save(folder / SUBSPACES_FILE)
+        write_json(
+            folder / RUN_FILE,
+            {
+                "task": self.task.to_dict(),
+                "base_model": self.prefix.base_model,
+                "base_fingerprint": self.prefix.base_fingerprint,
+                "prefix_fingerprint": self.prefix.fingerprint,
+                "defense": self.defense,
+                "measurements": dict(self.measurements),
+            },
+        )
+
+    @classmethod
+    def load(cls, name: str | Path, data_dir: str | Path | None = None) -> Run:
+        """Read a run directory or ``zoo:NAME``.
+
+        Raises:
+            ArtifactError: it is not there, or a file of it is missing or damaged.
+        """
+        folder = run_folder(name)
+        if not (folder / RUN_FILE).is_file():
+            raise ArtifactError(
+                f"expected a run directory with {RUN_FILE} at {folder}, got none; "
+                "make one with robust-prefix train, or name one that exists (zoo:NAME serves too)"
+            )
+        values = read_json(folder / RUN_FILE)
+        subspaces_file = folder / SUBSPACES_FILE
+        try:
+            task = Task.from_dict(values["task"], data_dir=data_dir)
+            defense, measurements = values["defense"], values["measurements"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(f"expected {error} in {folder / RUN_FILE}, got none") from None
+        except RobustPrefixError as error:
+            raise ArtifactError(f"{error} (in {folder / RUN_FILE})") from None
+        return cls(
+            task=task,
+            prefix=Prefix.load(folder / PREFIX_FILE),
+            subspaces=Subspaces.load(subspaces_file) if subspaces_file.is_file() else None,
+            defense=defense,
+            measurements=measurements,
+        )
+
+
+def run_folder(name: str | Path) -> Path:
+    """The folder of a run directory or of ``zoo:NAME``."""
+    text = str(name)
+    if not text.startswith("zoo:"):
+        return Path(name)
+    wanted = text.removeprefix("zoo:")
+    if wanted not in zoo_names():
+        raise unknown_name("run in the zoo", wanted, zoo_names())
+    return ZOO / wanted
+
+
+def zoo_names() -> list[str]:
+    """The runs that come with the package."""
+    return sorted(path.parent.name for path in ZOO.glob(f"*/{RUN_FILE}"))
