@@ -18,7 +18,7 @@ import hashlib
 import importlib.util
 import os
 import shlex
-import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,19 +133,29 @@ def is_available(name: str, data_dir: str | Path | None = None) -> bool:
     resource = _resource(name)
     if importlib.util.find_spec("nltk") is None:
         return False
-    return _look(resource, data_dir) is not None or resource.can_derive()
+    try:
+        return _look(resource, data_dir) is not None or resource.can_derive()
+    except ResourceError:  # a broken archive: find_resource says which
+        return False
 
 
 def get_command(name: str) -> str:
     """The command that gets a resource into this project's cache."""
-    return f"{Path(sys.executable).name} -m nltk.downloader -d {shlex.quote(str(_cache_folder()))} {name}"
+    return f"python -m nltk.downloader -d {shlex.quote(str(_cache_folder()))} {name}"
 
 
 def corpus_root(found: Found) -> Any:
-    """NLTK's pointer to a found corpus, from which its readers open files."""
-    root = _nltk_root(_MANIFEST[found.name], found.path.parent.parent)
+    """NLTK's pointer to a found corpus, from which its readers open files.
+
+    Raises:
+        ResourceError: NLTK no longer agrees to read it.
+    """
+    root = _nltk_root(_MANIFEST[found.name], found.path)
     if root is None:
-        raise ResourceError(f"expected NLTK to read {found.path}, got a refusal; find it anew")
+        raise ResourceError(
+            f"expected NLTK to read {found.path}, got a refusal; "
+            "make the file yours alone to write: chmod -R go-w"
+        )
     return root
 
 
@@ -189,38 +199,39 @@ def _folders(resource: _Resource, data_dir: str | Path | None) -> Iterator[tuple
 
 
 def _look(resource: _Resource, data_dir: str | Path | None) -> tuple[Path, Origin] | None:
+    """The first place that has the corpus and that NLTK agrees to read."""
     for folder, origin in _folders(resource, data_dir):
-        folder = folder.expanduser().resolve()
-        if _nltk_root(resource, folder) is not None:
-            plain = folder / "corpora" / resource.name
-            return (plain if plain.is_dir() else plain.with_suffix(".zip")), origin
+        corpora = folder.expanduser().resolve() / "corpora"
+        for path in (corpora / resource.name, corpora / f"{resource.name}.zip"):
+            present = path.is_file() or (path / resource.member).is_file()
+            if present and _nltk_root(resource, path) is not None:
+                return path, origin
     return None
 
 
-def _nltk_root(resource: _Resource, folder: Path) -> Any | None:
-    """NLTK's pointer to the corpus in ``folder``; None where it is not, or NLTK will not read it.
+def _nltk_root(resource: _Resource, path: Path) -> Any | None:
+    """NLTK's pointer to the corpus at ``path``; None where NLTK refuses to read it.
 
-    NLTK (3.10) refuses files that other accounts may change and warns about them.
+    NLTK (3.10) refuses what other accounts may change, and warns about it.
     """
     import nltk
 
-    plain = folder / "corpora" / resource.name
-    if (plain / resource.member).is_file():
-        entry = f"corpora/{resource.name}"
-    elif plain.with_suffix(".zip").is_file():
-        entry = f"corpora/{resource.name}.zip/{resource.name}/"
-    else:
-        return None
-    if str(folder) not in map(str, nltk.data.path):
+    folder = str(path.parent.parent)
+    if folder not in map(str, nltk.data.path):
         # NLTK reads only below the folders on its path; the last place changes no other lookup.
-        nltk.data.path.append(str(folder))
-        _registered.add(str(folder))
+        nltk.data.path.append(folder)
+        _registered.add(folder)
+    root = f"corpora/{path.name}" + (f"/{resource.name}" if path.suffix == ".zip" else "")
     try:
-        # Finding the member itself proves that the archive is whole.
-        nltk.data.find(f"{entry.rstrip('/')}/{resource.member}", [str(folder)])
-        return nltk.data.find(entry, [str(folder)])
+        nltk.data.find(f"{root}/{resource.member}", [folder])
+        return nltk.data.find(f"{root}/" if path.suffix == ".zip" else root, [folder])
     except LookupError:
         return None
+    except zipfile.BadZipFile:
+        raise ResourceError(
+            f"expected a zip archive at {path}, got a broken one; delete it and run: "
+            f"{get_command(resource.name)}"
+        ) from None
 
 
 def _sha256(path: Path) -> str:

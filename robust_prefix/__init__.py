@@ -10,24 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robust_prefix.activations import SubspaceConfig, fit_subspaces
+    from robust_prefix.activations import fit_subspaces
     from robust_prefix.backbones import load_backbone
     from robust_prefix.classifier import PrefixClassifier
-    from robust_prefix.prefixes import Prefix, PrefixTuningConfig
+    from robust_prefix.configs import PrefixTuningConfig, SubspaceConfig, TrainingConfig
+    from robust_prefix.prefixes import Prefix
     from robust_prefix.subspaces import Subspaces
     from robust_prefix.tasks import Task, load_task
-    from robust_prefix.training import TrainingConfig, train_prefix
+    from robust_prefix.training import train_prefix
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Prefix": "prefixes",
     "PrefixClassifier": "classifier",
-    "PrefixTuningConfig": "prefixes",
-    "SubspaceConfig": "activations",
+    "PrefixTuningConfig": "configs",
+    "SubspaceConfig": "configs",
     "Subspaces": "subspaces",
     "Task": "tasks",
-    "TrainingConfig": "training",
+    "TrainingConfig": "configs",
     "fit_subspaces": "activations",
     "load_backbone": "backbones",
     "load_task": "tasks",

@@ -6,37 +6,16 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from robust_prefix.backbones import CausalBackbone
+from robust_prefix.configs import SubspaceConfig
 from robust_prefix.data import length_batches, load_split, rows_as_fields
 from robust_prefix.errors import ConfigError, InputError
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.progress import progress
-from robust_prefix.subspaces import Criterion, StreamingCovariance, Subspaces
+from robust_prefix.subspaces import StreamingCovariance, Subspaces
 from robust_prefix.tasks import Fields, Task
-
-
-@checked_dataclass(frozen=True, config={"extra": "forbid"})
-class SubspaceConfig:
-    """Settings of the fit.
-
-    Attributes:
-        layers: the paper's ``N``: the first ``N`` states count, the embedding among them, so 3
-            reads the outputs of the first two layers.
-        threshold: cumulative share the subspace must exceed.
-        criterion: share of the singular values (the paper) or of the variance.
-        batch_size: examples a pass.
-        max_examples: fit on the first so many training rows only; 0 takes all.
-    """
-
-    layers: int = Field(default=3, ge=2)
-    threshold: float = Field(default=0.99, gt=0, le=1)
-    criterion: Criterion = "singular-values"
-    batch_size: int = Field(default=32, ge=1)
-    max_examples: int = Field(default=0, ge=0)
 
 
 def correct_states(

@@ -89,7 +89,7 @@ class PrefixClassifier:
         return probabilities
 
     @overload
-    def predict(self, texts: str, batch_size: int = 32) -> str: ...
+    def predict(self, texts: str, batch_size: int = 32) -> str: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[str]: ...
     def predict(self, texts: str | Sequence[Text], batch_size: int = 32) -> str | list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -67,7 +67,7 @@ def build_config(config: type[Config], settings: Mapping[str, Any], owner: str) 
     Raises:
         ConfigError: an unknown key or a value of the wrong type or range.
     """
-    known = list(getattr(config, "__dataclass_fields__"))
+    known = [entry.name for entry in fields(config)]  # type: ignore[arg-type]
     for key in settings:
         if key not in known:
             raise unknown_name(f"setting of {owner}", key, known)

@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from robust_prefix.artifacts import load_tensors, save_tensors
+from robust_prefix.configs import Criterion
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
-
-Criterion = Literal["singular-values", "variance"]
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Task:
         if self.template.endswith("}"):
             raise ConfigError(
                 f"expected words after the last column in the template of {owner}, "
-                f"got {self.template!r}; end it with the question, such as ' positive or negative ?'"
+                f"got {self.template!r}; end it with the question, such as ' good or bad ?'"
             )
         if self.max_tokens < 8:
             raise ConfigError(

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from robust_prefix.backbones import CausalBackbone, TokenBatch
+from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError
 from robust_prefix.files import read_json, write_json
-from robust_prefix.prefixes import Prefix, PrefixTuningConfig
+from robust_prefix.prefixes import Prefix
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prefix_tuning import build_parameters, initial_prefix
 from robust_prefix.progress import Advance, progress
@@ -29,29 +28,6 @@ from robust_prefix.tasks import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-@checked_dataclass(frozen=True, config={"extra": "forbid"})
-class TrainingConfig:
-    """Settings of the optimisation: AdamW with linear decay, the best state on dev is kept.
-
-    Attributes:
-        epochs: passes over the training data.
-        learning_rate: of AdamW, falling linearly to zero.
-        batch_size: examples a step.
-        weight_decay: of AdamW.
-        evaluations_per_epoch: how often dev accuracy is measured and a checkpoint written.
-        patience: evaluations without a better dev accuracy before training stops; 0 never stops.
-        max_examples: train on the first so many rows only; 0 takes all.
-    """
-
-    epochs: float = Field(default=4, gt=0)
-    learning_rate: float = Field(default=5e-3, gt=0)
-    batch_size: int = Field(default=16, ge=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    evaluations_per_epoch: int = Field(default=2, ge=1)
-    patience: int = Field(default=0, ge=0)
-    max_examples: int = Field(default=0, ge=0)
 
 
 class PrefixObjective(nn.Module):

@@ -36,13 +36,8 @@ def word_diff(original: str, adversarial: str) -> tuple[list[Segment], list[Segm
     return left, right
 
 
-def changed_words(original: str, adversarial: str) -> int:
-    """How many words of the adversary are not the original's."""
-    _, right = word_diff(original, adversarial)
-    return sum(segment.changed and not segment.text.isspace() for segment in right)
-
-
 def _segments(tokens: list[str], changed: bool) -> list[Segment]:
     if not changed:
         return [Segment("".join(tokens), False)] if tokens else []
-    return [Segment(token, True) for token in tokens]
+    # one space between two changed words is no change of its own
+    return [Segment(token, token != " ") for token in tokens]

@@ -63,7 +63,7 @@ def queries(row: SummaryRow) -> str:
 
 @dataclass(frozen=True)
 class FlagNote:
-    """A flag, the rows it was raised for and what it means."""
+    """A flag, the rows it was raised for (none named: every row) and what it means."""
 
     flag: str
     about: tuple[str, ...]
@@ -76,14 +76,18 @@ def flag_notes(summary: Summary) -> list[FlagNote]:
     for row in summary.rows:
         for flag in row.flags:
             about.setdefault(flag, {}).setdefault(row.name, []).append(row.protocol)
-    return [
-        FlagNote(
-            flag,
-            tuple(f"{name}: {', '.join(protocols)}" for name, protocols in names.items()),
-            _explain(flag),
-        )
-        for flag, names in about.items()
-    ]
+    notes = []
+    for flag, names in about.items():
+        everywhere = sum(map(len, names.values())) == len(summary.rows)
+        rows = () if everywhere else tuple(_where(summary, *item) for item in names.items())
+        notes.append(FlagNote(flag, rows, _explain(flag)))
+    return notes
+
+
+def _where(summary: Summary, name: str, protocols: list[str]) -> str:
+    """``name`` alone where all its rows are meant."""
+    rows = sum(row.name == name for row in summary.rows)
+    return name if rows == len(protocols) else f"{name}: {', '.join(protocols)}"
 
 
 def _explain(flag: str) -> str:
@@ -117,19 +121,43 @@ def read(summary: Summary) -> list[str]:
     return sentences
 
 
+def verdict(summary: Summary) -> str:
+    """The result in one sentence: the defence under test at the protocol of the run."""
+    row = summary.role("defense", summary.manifest.protocol)
+    if row is None:
+        return ""
+    control = summary.role("control", row.protocol)
+    if row.dynamic and row.protocol == "replay":
+        return (
+            f"{row.name} adapts itself at inference and was only shown replayed texts: "
+            "that is no evidence. Attack it directly."
+        )
+    if control is not None and row.p_value_control is not None:
+        rival, p_value = control, row.p_value_control
+        words = "random noise of the same norm"
+    else:
+        undefended = summary.role("undefended", row.protocol)
+        if undefended is None or row.p_value_undefended is None:
+            return ""
+        rival, p_value, words = undefended, row.p_value_undefended, "no defence at all"
+    if p_value > SIGNIFICANCE:
+        return f"{row.name} cannot be told apart from {words}."
+    better = (row.robust_accuracy.value or 0) > (rival.robust_accuracy.value or 0)
+    return f"{row.name} holds {'more' if better else 'less'} often than {words}."
+
+
 def _compare(row: SummaryRow, control: SummaryRow | None) -> str:
     sentence = (
         f"{_SITUATIONS[row.protocol]} {row.name} holds on {percent(row.robust_accuracy.value)} "
         f"(95% interval {interval(row.robust_accuracy)})"
     )
-    if control is None or row.p_value_control is None:
+    if control is not None and row.p_value_control is not None:
+        rival = f"noise of the same norm holds on {percent(control.robust_accuracy.value)}"
+        p_value = row.p_value_control
+    elif row.p_value_undefended is not None:
+        rival, p_value = "against the undefended model it is", row.p_value_undefended
+    else:
         return f"{sentence}."
-    verdict = (
-        "a difference that may be chance"
-        if row.p_value_control > SIGNIFICANCE
-        else "a difference that is hardly chance"
-    )
-    return (
-        f"{sentence}; noise of the same norm holds on {percent(control.robust_accuracy.value)}, "
-        f"{verdict} (p = {row.p_value_control:.2g})."
-    )
+    chance = "may be chance" if p_value > SIGNIFICANCE else "is hardly chance"
+    joint = ", a" if control is not None and row.p_value_control is not None else " a"
+    return f"{sentence}; {rival}{joint} difference that {chance} (p = {p_value:.2g})."

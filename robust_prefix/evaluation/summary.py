@@ -41,7 +41,8 @@ class SummaryRow:
         queries_mean: mean of the attack's own count over attacked examples, with a bootstrap
             interval; 0 for a replay, which asks this system nothing.
         forward_passes, backward_passes: per prediction, in full passes; None without predictions.
-        p_value_control: McNemar's exact p-value against the control at the same protocol.
+        p_value_undefended: McNemar's exact p-value against the undefended system.
+        p_value_control: the same against the control at the same protocol.
         flags: what a reader has to know before believing the numbers.
         seconds: wall-clock time; differs between equal runs and so is in no output.
     """
@@ -62,14 +63,15 @@ class SummaryRow:
     queries_mean: Estimate | None
     forward_passes: float | None
     backward_passes: float | None
+    p_value_undefended: float | None
     p_value_control: float | None
     flags: tuple[str, ...]
     seconds: float
 
     @property
     def name(self) -> str:
-        """The defence without its settings."""
-        return short_name(self.defense)
+        """The defence without its settings, or ``undefended``."""
+        return "undefended" if self.role == "undefended" else short_name(self.defense)
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain JSON values, rounded, the same for equal runs."""
@@ -178,9 +180,9 @@ def summarize(records: Iterable[Record], manifest: Manifest) -> Summary:
                 for example in replay
                 if example in direct
             }
-    controls = next((cells for (role, _), cells in groups.items() if role == "control"), None)
+    baselines = {role: cells for (role, _), cells in groups.items() if role != "defense"}
     rows = [
-        _row(role, defense, protocol, protocols, controls, manifest)
+        _row(role, defense, protocol, protocols, baselines, manifest)
         for (role, defense), protocols in sorted(
             groups.items(), key=lambda item: (ROLES.index(item[0][0]), item[0][1])
         )
@@ -245,7 +247,7 @@ def _row(
     defense: str,
     protocol: str,
     protocols: Mapping[str, Mapping[int, _Cell]],
-    controls: Mapping[str, Mapping[int, _Cell]] | None,
+    baselines: Mapping[Role, Mapping[str, Mapping[int, _Cell]]],
     manifest: Manifest,
 ) -> SummaryRow:
     cells = protocols[protocol]
@@ -254,9 +256,9 @@ def _row(
     n, succeeded, failed = len(cells), outcomes.count("succeeded"), outcomes.count("failed")
     queries = [c.queries for c in cells.values() if c.outcome in ("succeeded", "failed")]
     predictions = sum(record.model_queries for record in records)
-    control = controls.get(protocol, {}) if controls and role == "defense" else {}
-    shared = [example for example in cells if example in control]
-    held, control_held = _held(cells, shared), _held(control, shared)
+    defended = role == "defense"
+    undefended = baselines.get("undefended", {}).get("direct", {}) if defended else {}
+    control = baselines.get("control", {}).get(protocol, {}) if defended else {}
     row = SummaryRow(
         role=role,
         defense=defense,
@@ -274,14 +276,12 @@ def _row(
         queries_mean=bootstrap_mean(queries, seed=manifest.seed),
         forward_passes=_per(records, "forward_passes", predictions),
         backward_passes=_per(records, "backward_passes", predictions),
-        p_value_control=mcnemar(held, control_held) if shared else None,
+        p_value_undefended=_p_value(cells, undefended),
+        p_value_control=_p_value(cells, control),
         flags=(),
         seconds=math.fsum(record.seconds for record in records),
     )
-    flags = [
-        *_trust_flags(row, protocols, manifest),
-        *_control_flags(row, sum(held) < sum(control_held)),
-    ]
+    flags = [*_trust_flags(row, protocols, manifest), *_control_flags(row, cells, control)]
     return dataclasses.replace(row, flags=tuple(flags))
 
 
@@ -300,7 +300,9 @@ def _trust_flags(
     if gap >= REPLAY_GAP:
         flags.append(f"replay better than direct by {100 * gap:.1f} points")
     if row.unverified:
-        flags.append(f"verification failed for {_count(row.unverified, 'adversary', 'adversaries')}")
+        flags.append(
+            f"verification failed for {_count(row.unverified, 'adversary', 'adversaries')}"
+        )
     if row.errors:
         flags.append(_count(row.errors, "error", "errors"))
     if _answers_vary(protocols):
@@ -308,16 +310,17 @@ def _trust_flags(
     return flags
 
 
-def _control_flags(row: SummaryRow, worse: bool) -> list[str]:
+def _control_flags(
+    row: SummaryRow, cells: Mapping[int, _Cell], control: Mapping[int, _Cell]
+) -> list[str]:
     """What the equal-norm control says about a defence."""
     if row.p_value_control is None:
-        if row.role == "defense" and row.dynamic:
-            return ["no equal-norm control beside it"]
-        return []
-    p_value = f"(McNemar p = {row.p_value_control:.2g})"
+        return ["no equal-norm control beside it"] if row.role == "defense" and row.dynamic else []
     if row.p_value_control > SIGNIFICANCE:
-        return [f"no better than the equal-norm control {p_value}"]
-    return [f"worse than the equal-norm control {p_value}"] if worse else []
+        return ["no better than the equal-norm control"]
+    held, control_held = _held_on_shared(cells, control)
+    worse = sum(held) < sum(control_held)
+    return ["worse than the equal-norm control"] if worse else []
 
 
 def _replay_gap(protocols: Mapping[str, Mapping[int, _Cell]]) -> float:
@@ -340,6 +343,19 @@ def _answers_vary(protocols: Mapping[str, Mapping[int, _Cell]]) -> bool:
 
 def _held(cells: Mapping[int, _Cell], examples: Iterable[int]) -> list[bool]:
     return [cells[example].held for example in examples]
+
+
+def _held_on_shared(
+    cells: Mapping[int, _Cell], others: Mapping[int, _Cell]
+) -> tuple[list[bool], list[bool]]:
+    """Which examples each held, of those that both have."""
+    shared = [example for example in cells if example in others]
+    return _held(cells, shared), _held(others, shared)
+
+
+def _p_value(cells: Mapping[int, _Cell], others: Mapping[int, _Cell]) -> float | None:
+    held, other_held = _held_on_shared(cells, others)
+    return mcnemar(held, other_held) if held else None
 
 
 def _per(records: Sequence[Record], name: str, predictions: int) -> float | None:

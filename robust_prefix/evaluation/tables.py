@@ -9,18 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from robust_prefix.evaluation.diff import Segment, word_diff
-from robust_prefix.evaluation.reading import flag_notes, interval, passes, percent, queries, read
+from robust_prefix.evaluation.reading import (
+    flag_notes,
+    interval,
+    passes,
+    percent,
+    queries,
+    read,
+    verdict,
+)
 from robust_prefix.evaluation.records import Record
 from robust_prefix.evaluation.statistics import Estimate
 from robust_prefix.evaluation.summary import SIGNIFICANCE, Summary, SummaryRow, short_name
 from robust_prefix.evaluation.visible import escape_hidden
 
 _OUTCOME_STYLES = {"succeeded": "red", "failed": "green", "skipped": "dim", "error": "magenta"}
-_PROTOCOL_NOTES = {
-    "replay": "crafted on the undefended model",
-    "direct": "each system attacked itself",
-    "worst": "held in both",
-}
 
 
 def summary_table(summary: Summary) -> RenderableType:
@@ -39,21 +42,21 @@ def summary_table(summary: Summary) -> RenderableType:
     for name in ("clean", "robust", "95% interval", "attack success", "queries", "passes"):
         table.add_column(name, justify="right", no_wrap=True)
     for protocol in summary.protocols:
-        note = _PROTOCOL_NOTES[protocol]
-        table.add_row(Text.assemble((protocol, "bold"), (f"  {note}", "dim")))
-        rows = summary.at(protocol)
-        for row in rows:
+        table.add_row(Text(protocol, style="bold"))
+        for row in summary.at(protocol):
             table.add_row(*_cells(row, summary.role("control", protocol)))
-        table.add_section()
+        table.add_row()
     parts: list[RenderableType] = [title, Text(), table]
-    parts += [Padding(Text(sentence), (0, 0, 0, 2)) for sentence in read(summary)]
+    if verdict(summary):
+        parts += [Text(verdict(summary), style="bold"), Text()]
+    parts += [_item(Text(sentence)) for sentence in read(summary)]
     notes = flag_notes(summary)
     if notes:
         parts += [Text(), Text("Beware", style="bold yellow")]
     for note in notes:
-        about = f" ({'; '.join(note.about)}). "
-        words = Text.assemble((note.flag, "yellow"), about, (note.meaning, "dim"))
-        parts.append(Padding(words, (0, 0, 0, 2)))
+        about = f" [{'; '.join(note.about)}]" if note.about else ""
+        meaning = f"\n{note.meaning}" if note.meaning else ""
+        parts.append(_item(Text.assemble((note.flag, "yellow"), about, (meaning, "dim"))))
     return Group(*parts)
 
 
@@ -103,12 +106,22 @@ def _cells(row: SummaryRow, control: SummaryRow | None) -> list[Text]:
     ]
 
 
+def _item(words: Text) -> RenderableType:
+    item = Table.grid(padding=(0, 1))
+    item.add_row(Text("-"), words)
+    return Padding(item, (0, 0, 0, 1))
+
+
 def _style(row: SummaryRow, control: SummaryRow | None) -> str:
     if row.role != "defense" or control is None or row.p_value_control is None:
         return "bold" if row.role == "defense" else ""
     if row.p_value_control > SIGNIFICANCE:
         return "bold yellow"
-    return "bold green" if _value(row.robust_accuracy) > _value(control.robust_accuracy) else "bold red"
+    return (
+        "bold green"
+        if _value(row.robust_accuracy) > _value(control.robust_accuracy)
+        else "bold red"
+    )
 
 
 def _value(estimate: Estimate) -> float:

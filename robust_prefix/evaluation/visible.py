@@ -15,7 +15,9 @@ Kind = Literal["plain", "hidden", "foreign"]
 
 _HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 # Letters and marks that show nothing: fillers, the blank Braille cell, variation selectors.
-_BLANKS = set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | set(map(chr, range(0xFE00, 0xFE10)))
+_BLANKS = set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | set(
+    map(chr, range(0xFE00, 0xFE10))
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Chunk:
 
     Attributes:
         kind: ``plain``; ``hidden``, one invisible character given as ``U+202E``; or ``foreign``,
-            one character outside ASCII where only ASCII was expected.
+            one letter of a script that was not expected.
         text: what to show.
         title: the character's Unicode name, for the last two kinds.
     """
@@ -40,19 +42,25 @@ def is_hidden(char: str) -> bool:
     return category in _HIDDEN_CATEGORIES or (category == "Zs" and char != " ") or char in _BLANKS
 
 
-def chunks(text: str, ascii_expected: bool = False) -> list[Chunk]:
+def scripts(text: str) -> frozenset[str]:
+    """The scripts of the letters of ``text``, each as the first word of their Unicode names."""
+    return frozenset(_script(char) for char in text if char.isalpha())
+
+
+def chunks(text: str, expected: frozenset[str] | None = None) -> list[Chunk]:
     """Cut ``text`` so that nothing in it stays unseen.
 
     Args:
         text: any text.
-        ascii_expected: also single out characters outside ASCII, as in a changed word of a text
-            that was ASCII.
+        expected: the scripts a letter may have; one of another script, such as a Cyrillic letter
+            in an English word, is singled out. None expects all.
     """
 
     def kind(char: str) -> Kind:
         if is_hidden(char):
             return "hidden"
-        return "foreign" if ascii_expected and not char.isascii() else "plain"
+        known = expected is None or not char.isalpha() or _script(char) in expected
+        return "plain" if known else "foreign"
 
     found = []
     for name, run in itertools.groupby(text, key=kind):
@@ -71,3 +79,7 @@ def escape_hidden(text: str) -> str:
     return "".join(
         f"<{chunk.text}>" if chunk.kind == "hidden" else chunk.text for chunk in chunks(text)
     )
+
+
+def _script(char: str) -> str:
+    return unicodedata.name(char, "").partition(" ")[0]

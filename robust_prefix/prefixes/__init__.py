@@ -2,6 +2,5 @@
 
 from robust_prefix.prefixes.base import Prefix
 from robust_prefix.prefixes.model import Encoded, PrefixModel
-from robust_prefix.prefixes.prefix_tuning import PrefixTuningConfig
 
-__all__ = ["Encoded", "Prefix", "PrefixModel", "PrefixTuningConfig"]
+__all__ = ["Encoded", "Prefix", "PrefixModel"]

@@ -7,35 +7,13 @@ after training.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
 from robust_prefix.backbones import CausalBackbone
+from robust_prefix.configs import PrefixTuningConfig
 from robust_prefix.tasks import Task
-
-
-@checked_dataclass(frozen=True, config={"extra": "forbid"})
-class PrefixTuningConfig:
-    """Settings of the prefix.
-
-    Attributes:
-        length: virtual tokens.
-        reparameterization: ``none`` trains keys and values themselves; ``mlp`` trains an MLP over
-            a small embedding that yields them (section 4.3 of the paper).
-        mlp_width: hidden width of that MLP.
-        init: ``text`` starts from the keys and values of real tokens, ``random`` from noise.
-        init_text: the tokens to start from; the task's template and label words where empty.
-    """
-
-    length: int = Field(default=10, ge=1, le=512)
-    reparameterization: Literal["none", "mlp"] = "none"
-    mlp_width: int = Field(default=512, ge=1)
-    init: Literal["text", "random"] = "text"
-    init_text: str = ""
 
 
 class DirectPrefix(nn.Module):
@@ -65,7 +43,7 @@ class MLPPrefix(nn.Module):
 
     def forward(self) -> Tensor:
         """``(layers, 2, kv_heads, length, head_dim)``."""
-        start: Tensor = self.start
+        start = self.get_buffer("start")
         layers, two, heads, length, head_dim = start.shape
         change = self.mlp(self.embedding).view(length, layers, two, heads, head_dim)
         return start + change.permute(1, 2, 3, 0, 4)

@@ -20,7 +20,7 @@ from robust_prefix.evaluation import reading
 from robust_prefix.evaluation.diff import Segment, word_diff
 from robust_prefix.evaluation.records import OUTCOMES, Record
 from robust_prefix.evaluation.summary import Summary, SummaryRow, short_name
-from robust_prefix.evaluation.visible import Chunk, chunks
+from robust_prefix.evaluation.visible import Chunk, chunks, scripts
 
 if TYPE_CHECKING:
     from robust_prefix.evaluation.outputs import Run
@@ -32,7 +32,6 @@ _WORDS = {
         "skipped": "wrong before",
         "error": "error",
     },
-    "role_words": {"undefended": "undefended", "defense": "defence", "control": "control"},
     "protocol_words": {
         "replay": "shown replayed texts",
         "direct": "attacked itself",
@@ -42,12 +41,6 @@ _WORDS = {
         "replay": "adversaries crafted on the undefended model",
         "direct": "the attack queries each system itself",
         "worst": "held only if held in both",
-    },
-    "absent": {
-        "succeeded": "",
-        "failed": "No adversary.",
-        "skipped": "Not attacked: the original is misclassified already.",
-        "error": "No result.",
     },
 }
 
@@ -113,12 +106,15 @@ def render_report(runs: Sequence[Run]) -> str:
         headline_rows=_headline_rows,
         share=_share,
         columns=_columns,
+        absent=_absent,
+        signed=_signed,
         chunks=chunks,
         name=short_name,
         percent=reading.percent,
         interval=reading.interval,
         passes=reading.passes,
         queries=reading.queries,
+        verdict=reading.verdict,
         read=reading.read,
         flag_notes=reading.flag_notes,
         **_WORDS,
@@ -148,7 +144,8 @@ def _system_options(runs: Sequence[Run]) -> list[SystemOption]:
     found: dict[str, tuple[str, Record]] = {}
     for number, run in enumerate(runs, start=1):
         for record in run.records:
-            words = f"{short_name(record.defense)}, {record.protocol}"
+            system = "undefended" if record.role == "undefended" else short_name(record.defense)
+            words = f"{system}, {record.protocol}"
             if len(runs) > 1:
                 words = f"{number}. {short_name(record.attack)}: {words}"
             found.setdefault(_system_value(number, record), (words, record))
@@ -163,16 +160,28 @@ def _columns(record: Record, names: Sequence[str]) -> list[Column]:
     found = []
     for name, original, adversarial in zip(names, record.original, changed, strict=True):
         before, after = word_diff(original, adversarial)
-        # in a text that was ASCII a changed word's other letters are worth pointing at
-        found.append(Column(name, _parts(before), _parts(after, original.isascii())))
+        # a letter of a script that the original has not is most likely a look-alike
+        found.append(Column(name, _parts(before), _parts(after, scripts(original))))
     return found
 
 
-def _parts(segments: list[Segment], ascii_expected: bool = False) -> list[Part]:
-    return [
-        Part(segment.changed, chunks(segment.text, ascii_expected and segment.changed))
-        for segment in segments
-    ]
+def _parts(segments: list[Segment], expected: frozenset[str] | None = None) -> list[Part]:
+    return [Part(segment.changed, chunks(segment.text, expected)) for segment in segments]
+
+
+def _absent(record: Record) -> str:
+    """Why a record has no adversary."""
+    if record.outcome == "skipped":
+        return "Not attacked: the original is misclassified already."
+    if record.outcome == "error":
+        return "No result."
+    if record.protocol == "replay":
+        return "Nothing to replay: the undefended model was not fooled."
+    return "The attack found none."
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _share(value: float | None) -> str:

@@ -1,0 +1,27 @@
+"""The commands put together."""
+
+from __future__ import annotations
+
+import typer
+
+from robust_prefix.cli import attack, demo, fit_subspaces, listing, predict, report, train
+
+app = typer.Typer(
+    name="robust-prefix",
+    help="Train prefixes, fit subspaces, defend at inference, attack honestly, read the report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("fit-subspaces")(fit_subspaces.fit)
+app.command("predict")(predict.predict)
+app.command("attack")(attack.attack)
+app.command("report")(report.report)
+app.command("list")(listing.list_names)
+
+
+def main() -> None:
+    """Entry point of ``robust-prefix``."""
+    app()

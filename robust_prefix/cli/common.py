@@ -1,0 +1,97 @@
+"""What all commands share: options, logging, and errors as one line with exit status 2."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+
+from robust_prefix.errors import RobustPrefixError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Device(str, Enum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Dtype(str, Enum):
+    """What the layers compute in; auto is measured once on a machine."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or zoo:NAME.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where the model runs.")]
+DtypeOption = Annotated[
+    Dtype, typer.Option(help="Number format of the layers; auto is measured once on a machine.")
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the tasks' data and word lists.", envvar="ROBUST_PREFIX_DATA"),
+]
+DefenseOption = Annotated[
+    str, typer.Option(help="Name and settings: robust-prefix(steps=5); default is the run's own.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the summary as one JSON line on stdout, last.")
+]
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Log to stderr; turn the project's errors and Ctrl-C into one line and exit status 2."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        _quiet_libraries()
+        try:
+            return function(*args, **kwargs)
+        except RobustPrefixError as error:
+            line = " ".join(str(error).split())
+            print(f"robust-prefix: {line}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print(
+                "robust-prefix: stopped by Ctrl-C; what was finished is kept, "
+                "the same command takes it up again",
+                file=sys.stderr,
+            )
+        except BrokenPipeError:
+            # The reader of our output went away (``| head``): nothing left to say to it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(2)
+
+    return run
+
+
+def _quiet_libraries() -> None:
+    logging.basicConfig(
+        level=logging.WARNING,
+        stream=sys.stderr,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    for package in ("robust_prefix", "attacks"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    # Read by transformers and datasets when they are first imported.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=SyntaxWarning)

@@ -1,0 +1,104 @@
+"""``robust-prefix train``: a prefix from a task's data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from robust_prefix.cli.common import (
+    DataDirOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    JsonOption,
+    SeedOption,
+    command,
+)
+from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
+
+PREFIX, TRAINING = PrefixTuningConfig(), TrainingConfig()
+
+
+@command
+def train(
+    out: Annotated[Path, typer.Option(help="Run directory to write.")],
+    task: Annotated[str, typer.Option(help="Built-in task, or a path ending in .toml.")] = "sst2",
+    model: Annotated[
+        str, typer.Option(help="smollm2-135m, a local directory or a Hub id.")
+    ] = "smollm2-135m",
+    length: Annotated[int, typer.Option(help="Virtual tokens.")] = PREFIX.length,
+    reparameterization: Annotated[
+        str, typer.Option(help="none, or mlp: an MLP yields the prefix and is dropped afterwards.")
+    ] = PREFIX.reparameterization,
+    init: Annotated[
+        str, typer.Option(help="Start from text (real tokens) or random.")
+    ] = PREFIX.init,
+    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = TRAINING.epochs,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = TRAINING.learning_rate,
+    batch_size: Annotated[int, typer.Option(help="Examples a step.")] = TRAINING.batch_size,
+    patience: Annotated[
+        int, typer.Option(help="Evaluations without progress before it stops; 0: never.")
+    ] = TRAINING.patience,
+    max_examples: Annotated[
+        int, typer.Option(help="Train on the first so many rows; 0: all.")
+    ] = TRAINING.max_examples,
+    data_dir: DataDirOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    json: JsonOption = False,
+) -> None:
+    """Train a prefix with the language model frozen. A killed run continues where it stopped."""
+    from robust_prefix.backbones import load_backbone
+    from robust_prefix.cli.output import print_json
+    from robust_prefix.data import load_split
+    from robust_prefix.evaluation.accuracy import measure_accuracy
+    from robust_prefix.prefixes.model import PrefixModel
+    from robust_prefix.runs import Run
+    from robust_prefix.specs import build_config
+    from robust_prefix.tasks import load_task
+    from robust_prefix.training import train_prefix
+
+    prefix_config = build_config(
+        PrefixTuningConfig,
+        {"length": length, "reparameterization": reparameterization, "init": init},
+        "train",
+    )
+    training_config = build_config(
+        TrainingConfig,
+        {
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "batch_size": batch_size,
+            "patience": patience,
+            "max_examples": max_examples,
+        },
+        "train",
+    )
+    chosen = load_task(task, data_dir)
+    has_test = "test" in chosen.splits
+    test_rows = load_split(chosen, "test") if has_test else load_split(chosen, "dev")
+    backbone = load_backbone(model, device=device.value, dtype=dtype.value)
+    prefix = train_prefix(
+        backbone, chosen, prefix=prefix_config, training=training_config, seed=seed, out=out
+    )
+    accuracy = measure_accuracy(PrefixModel(backbone, chosen, prefix), test_rows)
+    trainable = prefix.tensor.numel()
+    total = sum(weight.numel() for weight in backbone.model.parameters())
+    measurements = {
+        "clean_accuracy": {"split": "test" if has_test else "dev", **accuracy.to_dict()},
+        "dev_accuracy": prefix.config["dev_accuracy"],
+        "parameters": {"trainable": trainable, "frozen": total, "percent": 100 * trainable / total},
+        "seed": seed,
+    }
+    Run(task=chosen, prefix=prefix, measurements=measurements).save(out)
+    Console(stderr=True).print(
+        f"{out}: accuracy {accuracy} on {measurements['clean_accuracy']['split']}, "
+        f"{trainable:,} trained parameters ({100 * trainable / total:.2f}% of the model)"
+    )
+    if json:
+        print_json({"out": str(out), **measurements, "settings": dict(prefix.config)})

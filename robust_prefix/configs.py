@@ -1,0 +1,76 @@
+"""Settings of training and fitting, with their defaults: the one place that has them.
+
+Kept apart from the code they steer so that the command line can show them without loading torch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+Criterion = Literal["singular-values", "variance"]
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class PrefixTuningConfig:
+    """Settings of the prefix.
+
+    Attributes:
+        length: virtual tokens.
+        reparameterization: ``none`` trains keys and values themselves; ``mlp`` trains an MLP over
+            a small embedding that yields them (section 4.3 of the paper).
+        mlp_width: hidden width of that MLP.
+        init: ``text`` starts from the keys and values of real tokens, ``random`` from noise.
+        init_text: the tokens to start from; the task's template and label words where empty.
+    """
+
+    length: int = Field(default=10, ge=1, le=512)
+    reparameterization: Literal["none", "mlp"] = "none"
+    mlp_width: int = Field(default=512, ge=1)
+    init: Literal["text", "random"] = "text"
+    init_text: str = ""
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class TrainingConfig:
+    """Settings of the optimisation: AdamW with linear decay, the best state on dev is kept.
+
+    Attributes:
+        epochs: passes over the training data.
+        learning_rate: of AdamW, falling linearly to zero.
+        batch_size: examples a step.
+        weight_decay: of AdamW.
+        evaluations_per_epoch: how often dev accuracy is measured and a checkpoint written.
+        patience: evaluations without a better dev accuracy before training stops; 0 never stops.
+        max_examples: train on the first so many rows only; 0 takes all.
+    """
+
+    epochs: float = Field(default=4, gt=0)
+    learning_rate: float = Field(default=5e-3, gt=0)
+    batch_size: int = Field(default=16, ge=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    evaluations_per_epoch: int = Field(default=2, ge=1)
+    patience: int = Field(default=0, ge=0)
+    max_examples: int = Field(default=0, ge=0)
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class SubspaceConfig:
+    """Settings of the fit.
+
+    Attributes:
+        layers: the paper's ``N``: the first ``N`` states count, the embedding among them, so 3
+            reads the outputs of the first two layers.
+        threshold: cumulative share the subspace must exceed.
+        criterion: share of the singular values (the paper) or of the variance.
+        batch_size: examples a pass.
+        max_examples: fit on the first so many training rows only; 0 takes all.
+    """
+
+    layers: int = Field(default=3, ge=2)
+    threshold: float = Field(default=0.99, gt=0, le=1)
+    criterion: Criterion = "singular-values"
+    batch_size: int = Field(default=32, ge=1)
+    max_examples: int = Field(default=0, ge=0)
