@@ -51,7 +51,8 @@ def import_textattack(data_dir: str | Path | None = None) -> None:
         raise ResourceError(
             f"expected to import TextAttack, got {error}; run: {INSTALL_COMMAND}"
         ) from error
-    textattack.shared.logger.setLevel(logging.ERROR)
+    for logger in (textattack.shared.logger, logging.getLogger("jieba")):
+        logger.setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -9,32 +9,28 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # A module imports only from its own floor or from those above it. A new room is added here.
-FLOORS: tuple[frozenset[str], ...] = tuple(
-    map(
-        frozenset,
-        (
-            ["errors", "files", "specs", "artifacts", "caching", "progress"],
-            ["tasks"],
-            ["data"],
-            ["backbones"],
-            ["prefixes"],
-            ["training", "activations"],
-            ["subspaces"],
-            ["defenses"],
-            ["classifier"],
-            ["evaluation"],
-            ["zoo"],
-            ["__init__"],  # the facade: `from robust_prefix import PrefixClassifier`
-            ["cli"],
-            ["__main__"],
-        ),
-    )
+FLOORS = (
+    {"errors", "files", "specs", "configs", "artifacts", "caching", "progress"},
+    {"tasks"},
+    {"data"},
+    {"backbones"},
+    {"prefixes"},
+    {"training", "activations"},
+    {"subspaces"},
+    {"defenses", "runs"},
+    {"classifier"},
+    {"evaluation"},
+    {"zoo"},
+    {"__init__"},  # the facade: `from robust_prefix import PrefixClassifier`
+    {"cli"},
+    {"__main__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MAX_LINES = 400
@@ -225,7 +221,8 @@ def test_a_long_module_is_found(tmp_path: Path) -> None:
     assert long_modules(tmp_path) == [f"robust_prefix/long.py: {MAX_LINES + 1}"]
 
 
-# Prints which of the watched packages were loaded at all, and which our own modules asked for.
+# Prints which of the watched packages were loaded at all, and which our own modules asked for:
+# after the bare import, and once every public name has been used.
 PROBE = """
 import builtins, json, sys
 watched = set(sys.argv[2:])
@@ -239,45 +236,56 @@ def watch(name, globals=None, locals=None, fromlist=(), level=0):
         asked.add(f"{importer} -> {package}")
     return original(name, globals, locals, fromlist, level)
 
+def state():
+    return {"loaded": sorted(watched & set(sys.modules)), "asked": sorted(asked)}
+
 builtins.__import__ = watch
 module = __import__(sys.argv[1])
-print(json.dumps([module.__file__, sorted(watched & set(sys.modules)), sorted(asked)]))
+bare = state()
+names = [name for name in getattr(module, "__all__", []) if getattr(module, name) is not None]
+print(json.dumps({"file": module.__file__, "names": names, "bare": bare, "used": state()}))
 """
 
 
-def probe(module: str, root: Path, *watched: str) -> tuple[str | None, list[str], list[str]]:
-    """Import ``module`` in a fresh Python: its file, the watched packages loaded, who asked."""
+def probe(module: str, root: Path, *watched: str) -> dict[str, Any]:
+    """What a fresh Python says about importing ``module`` with ``root`` first on its path."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE, module, *watched],
         cwd=root,
         env=os.environ | {"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        check=True,
     )
-    file, loaded, asked = json.loads(done.stdout.splitlines()[-1])
-    return file, loaded, asked
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def test_import_robust_prefix_is_light() -> None:
     never = ["textattack", "attacks", "matplotlib", "statsmodels", "flair", "nltk"]
     # transformers and datasets load these two by themselves; our own modules must not ask for them.
     not_ours = ["jinja2", "pandas"]
-    file, loaded, asked = probe("robust_prefix", ROOT, *never, *not_ours)
-    assert file == str(ROOT / "robust_prefix" / "__init__.py")
-    assert sorted(set(loaded) - set(not_ours)) == []
-    assert asked == []
+    found = probe("robust_prefix", ROOT, *never, *not_ours, "torch", "transformers")
+    assert found["file"] == str(ROOT / "robust_prefix" / "__init__.py")
+    assert found["bare"] == {"loaded": [], "asked": []}
+
+    assert "PrefixClassifier" in found["names"]
+    assert [name for name in found["used"]["loaded"] if name in never] == []
+    ours = {line.split(" -> ")[1] for line in found["used"]["asked"]}
+    assert ours <= {"torch", "transformers"}
 
 
 def test_a_heavy_import_is_found(tmp_path: Path) -> None:
+    report = "def late():\n    import colorsys\nimport heavy\n"
+    facade = "__all__ = ['late']\ndef __getattr__(name):\n    import robust_prefix.report\n"
     write_tree(
         tmp_path,
         {
             "heavy.py": "",
-            "robust_prefix/__init__.py": "from robust_prefix import report\n",
-            "robust_prefix/report.py": "def late():\n    import colorsys\nimport heavy\n",
+            "robust_prefix/__init__.py": facade,
+            "robust_prefix/report.py": report,
         },
     )
-    _, loaded, asked = probe("robust_prefix", tmp_path, "heavy", "colorsys")
-    assert loaded == ["heavy"]
-    assert asked == ["robust_prefix.report -> heavy"]
+    found = probe("robust_prefix", tmp_path, "heavy", "colorsys")
+    assert found["bare"] == {"loaded": [], "asked": []}
+    assert found["used"] == {"loaded": ["heavy"], "asked": ["robust_prefix.report -> heavy"]}

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -20,7 +20,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Device(str, Enum):
+class Device(StrEnum):
     """Where the model runs."""
 
     auto = "auto"
@@ -28,7 +28,7 @@ class Device(str, Enum):
     cuda = "cuda"
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     """What the layers compute in; auto is measured once on a machine."""
 
     auto = "auto"

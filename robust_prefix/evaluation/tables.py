@@ -74,7 +74,7 @@ def changed_text(original: str, adversarial: str) -> tuple[Text, Text]:
 def record_panel(record: Record, labels: tuple[str, ...]) -> RenderableType:
     """One record: outcome, both texts and what the system said of each."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, min_width=max(map(len, _OUTCOME_STYLES)))
     table.add_column(overflow="fold")
     name = short_name(record.defense)
     table.add_row(
@@ -113,6 +113,8 @@ def _item(words: Text) -> RenderableType:
 
 
 def _style(row: SummaryRow, control: SummaryRow | None) -> str:
+    if row.dynamic and row.protocol == "replay":
+        return "dim"  # no evidence, so no colour that praises or blames
     if row.role != "defense" or control is None or row.p_value_control is None:
         return "bold" if row.role == "defense" else ""
     if row.p_value_control > SIGNIFICANCE:

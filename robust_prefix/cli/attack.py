@@ -1,0 +1,80 @@
+"""``robust-prefix attack``: attack a run, undefended and defended, beside the control."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from robust_prefix.cli.common import (
+    DataDirOption,
+    DefenseOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    JsonOption,
+    RunArgument,
+    SeedOption,
+    command,
+)
+from robust_prefix.cli.output import print_json
+
+
+@command
+def attack(
+    run: RunArgument,
+    attack: Annotated[
+        str, typer.Option(help="Name and settings; see robust-prefix list attacks.")
+    ] = "pwws",
+    defense: DefenseOption = "default",
+    protocol: Annotated[
+        str,
+        typer.Option(help="replay, direct, or worst: an example holds only if it holds in both."),
+    ] = "worst",
+    num_examples: Annotated[int, typer.Option(help="Texts drawn from the test split.")] = 100,
+    out: Annotated[
+        Path | None, typer.Option(help="Where results go; named after the settings by default.")
+    ] = None,
+    data_dir: DataDirOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    json: JsonOption = False,
+) -> None:
+    """Attack a run and write results.csv, summary.json and report.html. Resumes where it stopped."""
+    from attacks import build_attack
+    from robust_prefix.classifier import PrefixClassifier
+    from robust_prefix.data import load_split
+    from robust_prefix.evaluation.bench import run_attack
+    from robust_prefix.evaluation.summary import headline
+    from robust_prefix.evaluation.tables import print_summary
+    from robust_prefix.runs import Run
+
+    task = Run.load(run, data_dir).task
+    built = build_attack(attack, task.columns, data_dir)
+    rows = load_split(task, "test")
+    classifier = PrefixClassifier.from_pretrained(
+        run, defense, device=device.value, dtype=dtype.value, data_dir=data_dir
+    )
+    tested = classifier.defense
+    if out is None:
+        name = f"{task.name}-{built.name}-{tested.spec}-{protocol}-{num_examples}-seed{seed}"
+        out = Path("results") / re.sub(r"[^\w.=-]+", "-", name)
+    summary = run_attack(
+        classifier,
+        built,
+        rows,
+        defense=tested,
+        protocol=protocol,
+        num_examples=num_examples,
+        seed=seed,
+        out=out,
+    )
+    print_summary(summary, Console(stderr=json))
+    Console(stderr=True).print(f"report: {out / 'report.html'}")
+    if json:
+        print_json(headline(summary, tested.spec, protocol))

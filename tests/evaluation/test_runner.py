@@ -1,0 +1,357 @@
+"""What counts as what: the outcomes of every kind of example, attack and mishap."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from evaluation_fakes import (
+    CONTROL,
+    DEFENSE,
+    EXAMPLES,
+    FakeTask,
+    FunctionAttack,
+    LexiconClassifier,
+    SwapAttack,
+    manifest,
+    open_store,
+    record,
+    systems,
+    without_time,
+)
+
+from robust_prefix.errors import (
+    ConfigError,
+    InputError,
+    ResourceError,
+    RobustPrefixError,
+    StorageError,
+)
+from robust_prefix.evaluation import (
+    Attempt,
+    CountingVictim,
+    Example,
+    Record,
+    RecordStore,
+    System,
+    evaluate,
+    summarize,
+    write_results,
+)
+from robust_prefix.evaluation.runner import example_seed
+from robust_prefix.tasks import Fields
+
+HELD, FOOLED, WRONG = "failed", "succeeded", "skipped"
+
+
+def outcomes(store: RecordStore, defense: str, protocol: str) -> list[str]:
+    return [r.outcome for r in store.records() if (r.defense, r.protocol) == (defense, protocol)]
+
+
+def only(store: RecordStore) -> Record:
+    (found,) = store.records()
+    return found
+
+
+def run_one(
+    folder: Path,
+    attack: FunctionAttack,
+    text: str = "it is witty",
+    label: int = 1,
+    classifier: LexiconClassifier | None = None,
+) -> Record:
+    """The record of one example under the undefended system alone."""
+    with open_store(folder, protocol="direct", n=1) as store:
+        undefended = [System("undefended", classifier or LexiconClassifier())]
+        evaluate(undefended, attack, [Example(0, (text,), label)], store, "direct", 7)
+        return only(store)
+
+
+def test_outcomes_of_every_system_and_protocol(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)
+        # a gorgeous.. | a fine.. | dull.. | flat.. | a witty but.. | it is witty
+        assert outcomes(store, "none", "direct") == [FOOLED, FOOLED, HELD, HELD, WRONG, FOOLED]
+        assert outcomes(store, "none", "replay") == []
+        assert outcomes(store, DEFENSE, "direct") == [HELD, HELD, HELD, HELD, WRONG, HELD]
+        assert outcomes(store, DEFENSE, "replay") == [HELD, HELD, HELD, HELD, WRONG, HELD]
+        assert outcomes(store, CONTROL, "direct") == [FOOLED, HELD, HELD, HELD, WRONG, FOOLED]
+        assert outcomes(store, CONTROL, "replay") == [FOOLED, HELD, HELD, HELD, WRONG, FOOLED]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rows"),
+    [
+        ("direct", {"direct": 18}),
+        ("replay", {"direct": 6, "replay": 12}),
+        ("worst", {"direct": 18, "replay": 12}),
+    ],
+)
+def test_rows_of_a_protocol(tmp_path: Path, protocol: str, rows: dict[str, int]) -> None:
+    with open_store(tmp_path, protocol=protocol) as store:
+        evaluate(systems(), SwapAttack(), EXAMPLES, store, protocol, 7)
+        found = [r.protocol for r in store.records()]
+    assert {name: found.count(name) for name in set(found)} == rows
+
+
+def test_a_replay_shows_the_undefended_adversary_and_attacks_nothing(tmp_path: Path) -> None:
+    attack = SwapAttack()
+    with open_store(tmp_path, protocol="replay") as store:
+        evaluate(systems(), attack, EXAMPLES, store, "replay", 7)
+        records = store.records()
+    by_example = {r.example: r for r in records if r.role == "undefended"}
+    replays = [r for r in records if r.protocol == "replay"]
+    assert len(attack.seeds) == 5  # the undefended system alone, without the skipped example
+    for replay in replays:
+        source = by_example[replay.example]
+        expected = source.adversarial if source.outcome == FOOLED else None
+        assert (replay.adversarial if replay.outcome != WRONG else expected) == expected
+        assert replay.queries == 0
+
+
+def test_numbers_of_one_record(tmp_path: Path) -> None:
+    def attack(fields: Fields) -> Attempt:
+        return Attempt(("it is clever",), queries=41)
+
+    found = run_one(tmp_path, FunctionAttack(attack))
+    assert (found.outcome, found.queries, found.model_queries) == (FOOLED, 41, 2)
+    assert (found.forward_passes, found.backward_passes) == (2.0, 0.0)
+    assert (found.prediction_original, found.prediction_adversarial) == (1, 0)
+    assert found.margin_original == pytest.approx(1.95)  # 1.0 against -1.0 + 0.05
+    assert found.margin_adversarial == pytest.approx(-0.05)
+    assert found.message == ""
+
+
+def test_margin_is_to_the_best_other_class(tmp_path: Path) -> None:
+    task = FakeTask(labels=("a", "b", "c"))
+    classifier = LexiconClassifier(task=task)
+    classifier.logits = lambda texts: torch.tensor([[0.5, 3.0, 1.25]] * len(texts))  # type: ignore[method-assign]
+    with open_store(tmp_path, protocol="direct", labels=task.labels) as store:
+        evaluate(
+            [System("undefended", classifier)],
+            FunctionAttack(lambda fields: Attempt(None, 1)),
+            [Example(0, ("x",), 1), Example(1, ("y",), 0)],
+            store,
+            "direct",
+            7,
+        )
+        held, wrong = store.records()
+    assert (held.outcome, held.margin_original) == (HELD, 1.75)
+    assert (wrong.outcome, wrong.margin_original, wrong.prediction_original) == (WRONG, -2.5, 1)
+
+
+def test_a_claimed_adversary_that_fools_nobody_is_held(tmp_path: Path) -> None:
+    found = run_one(tmp_path, FunctionAttack(lambda fields: Attempt(("it is warm",), 5)))
+    assert found.outcome == HELD
+    assert found.adversarial == ("it is warm",)
+    assert found.unverified
+    assert found.message == "the attack reported an adversary, and it did not fool the model"
+    (row,) = summarize([found], manifest(protocol="direct", n=1)).rows
+    assert "verification failed for 1 adversary" in row.flags
+
+
+def test_a_held_claim_is_not_replayed(tmp_path: Path) -> None:
+    # "okay" fools the control alone; the attack's claim against the undefended model is false
+    fooled = LexiconClassifier(CONTROL, {"sly": -4})
+    with open_store(tmp_path, protocol="replay", n=1) as store:
+        evaluate(
+            [System("undefended", LexiconClassifier()), System("control", fooled)],
+            FunctionAttack(lambda fields: Attempt(("it is witty sly",), 5)),
+            [Example(0, ("it is witty",), 1)],
+            store,
+            "replay",
+            7,
+        )
+        source, replay = store.records()
+    assert (source.outcome, source.unverified) == (HELD, True)
+    assert (replay.outcome, replay.adversarial) == (HELD, None)
+
+
+def crash(fields: Fields) -> Attempt:
+    raise RuntimeError("the synonym list burnt down")
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        pytest.param(crash, "RuntimeError: the synonym list burnt down", id="crash"),
+        pytest.param(lambda f: Attempt(("a", "b"), 1), "columns ('text',)", id="columns"),
+        pytest.param(lambda f: Attempt((3,), 1), "columns ('text',)", id="no-string"),
+        pytest.param(lambda f: None, "AttributeError", id="no-attempt"),
+    ],
+)
+def test_a_crash_is_an_error_and_never_held(tmp_path: Path, attack, message: str) -> None:  # type: ignore[no-untyped-def]
+    found = run_one(tmp_path, FunctionAttack(attack))
+    assert found.outcome == "error"
+    assert message in found.message
+    assert "Traceback" in found.message
+    (row,) = summarize([found], manifest(protocol="direct", n=1)).rows
+    assert row.robust_accuracy.value == 0.0
+    assert row.attack_success_rate.value is None
+    assert "1 error" in row.flags
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        pytest.param(torch.tensor([[float("nan"), 1.0]]), id="nan"),
+        pytest.param(torch.tensor([[float("inf"), 1.0]]), id="infinite"),
+        pytest.param(torch.zeros(1, 3), id="classes"),
+        pytest.param(torch.zeros(2), id="one-dimension"),
+    ],
+)
+def test_logits_without_a_meaning_are_an_error(tmp_path: Path, logits: torch.Tensor) -> None:
+    classifier = LexiconClassifier()
+    classifier.logits = lambda texts: logits  # type: ignore[method-assign]
+    found = run_one(tmp_path, FunctionAttack(lambda f: Attempt(None, 0)), classifier=classifier)
+    assert found.outcome == "error"
+    assert "expected finite logits of shape (1, 2)" in found.message
+
+
+def test_a_replay_of_a_crash_is_an_error(tmp_path: Path) -> None:
+    with open_store(tmp_path, protocol="replay", n=1) as store:
+        evaluate(systems(), FunctionAttack(crash), EXAMPLES[:1], store, "replay", 7)
+        assert [r.outcome for r in store.records()] == ["error"] * 3
+
+
+@pytest.mark.parametrize("kind", [ResourceError, StorageError, ConfigError, KeyboardInterrupt])
+def test_what_ends_the_run(tmp_path: Path, kind: type[BaseException]) -> None:
+    def attack(fields: Fields) -> Attempt:
+        raise kind("no")
+
+    with open_store(tmp_path, protocol="direct") as store:
+        undefended = [System("undefended", LexiconClassifier())]
+        with pytest.raises(kind):
+            evaluate(undefended, FunctionAttack(attack), EXAMPLES, store, "direct", 7)
+        assert len(store) == 0
+
+
+@pytest.mark.parametrize("kind", [InputError, RobustPrefixError])
+def test_what_only_ends_the_example(tmp_path: Path, kind: type[Exception]) -> None:
+    def attack(fields: Fields) -> Attempt:
+        raise kind("an empty text")
+
+    assert run_one(tmp_path, FunctionAttack(attack)).outcome == "error"
+
+
+def test_the_victim_counts_texts_and_knows_names() -> None:
+    victim = CountingVictim(LexiconClassifier())
+    assert (victim.labels, victim.columns) == (("negative", "positive"), ("text",))
+    assert victim.logits([("fine",), ("dull",), ("flat",)]).shape == (3, 2)
+    assert victim.logits([]).shape == (0, 2)
+    assert victim.logits([("fine",)]).dtype == "float32"
+    assert victim.queries == 4
+
+
+def test_seeds_depend_on_the_key_and_on_nothing_else(tmp_path: Path) -> None:
+    first, second = SwapAttack(), SwapAttack()
+    with open_store(tmp_path / "a") as a, open_store(tmp_path / "b") as b:
+        evaluate(systems(), first, EXAMPLES, a, "worst", 7)
+        evaluate(systems(), second, EXAMPLES[::-1], b, "worst", 7)
+        assert without_time(a.records()) == without_time(b.records())
+    assert sorted(first.seeds) == sorted(second.seeds)
+    assert len(set(first.seeds)) == len(first.seeds)
+
+
+@pytest.mark.parametrize("name", ["attack", "defense", "protocol", "example", "seed", "prefix"])
+def test_every_part_of_the_key_changes_the_seed(name: str) -> None:
+    key = record().key
+    other = key._replace(**{name: "replay" if name == "protocol" else 99})
+    assert example_seed(key) != example_seed(other)
+    assert 0 <= example_seed(key) < 2**32
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 7, 16, 29])
+def test_a_run_killed_by_ctrl_c_resumes_to_the_same_bytes(tmp_path: Path, stop_after: int) -> None:
+    with open_store(tmp_path / "whole") as store:
+        evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)
+        write_results(store, tmp_path / "whole")
+
+    asked = 0
+    queries_before_stop = random.Random(stop_after).randint(1, 3)
+
+    class Interrupted(LexiconClassifier):
+        def logits(self, texts):  # type: ignore[no-untyped-def]
+            nonlocal asked
+            if len(store) >= stop_after:
+                asked += 1
+                if asked >= queries_before_stop:
+                    raise KeyboardInterrupt
+            return super().logits(texts)
+
+    interrupted = [
+        dataclasses.replace(
+            system,
+            classifier=Interrupted(
+                system.classifier.defense.spec,
+                system.classifier.scores,  # type: ignore[attr-defined]
+                system.classifier.defense.dynamic,
+            ),
+        )
+        for system in systems()
+    ]
+    with open_store(tmp_path / "resumed") as store:
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(interrupted, SwapAttack(), EXAMPLES, store, "worst", 7)
+        assert stop_after <= len(store) < 30
+    made: list[int] = []
+    with open_store(tmp_path / "resumed") as store:
+        left = 30 - len(store)
+        evaluate(
+            systems(), SwapAttack(), EXAMPLES, store, "worst", 7, lambda p: made.append(p.done)
+        )
+        write_results(store, tmp_path / "resumed")
+    assert made == list(range(31 - left, 31))
+    for name in ("results.csv", "summary.json", "report.html"):
+        whole, resumed = ((tmp_path / run / name).read_bytes() for run in ("whole", "resumed"))
+        assert whole == resumed, name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "ag_news"}, "expected task 'ag_news'"),
+        ({"attack": "pwws"}, "expected attack 'pwws'"),
+        ({"protocol": "direct"}, "expected protocol 'direct'"),
+        ({"seed": 8}, "expected seed 8"),
+        ({"labels": ("bad", "good")}, "expected labels"),
+    ],
+)
+def test_the_manifest_must_fit(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with open_store(tmp_path, **changes) as store, pytest.raises(ConfigError, match=message):
+        evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        pytest.param([], "exactly one undefended system, got 0", id="none"),
+        pytest.param(systems()[:1] * 2, "exactly one undefended system, got 2", id="two"),
+        pytest.param(systems() + systems()[1:2], "each defence once", id="twice"),
+    ],
+)
+def test_the_systems_must_fit(tmp_path: Path, found: list[System], message: str) -> None:
+    with open_store(tmp_path) as store, pytest.raises(ConfigError, match=message):
+        evaluate(found, SwapAttack(), EXAMPLES, store, "worst", 7)
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [
+        pytest.param([EXAMPLES[0], EXAMPLES[0]], id="twice"),
+        pytest.param([Example(0, ("a", "b"), 0)], id="columns"),
+        pytest.param([Example(0, ("a",), 2)], id="label"),
+        pytest.param([Example(0, ("a",), -1)], id="negative-label"),
+    ],
+)
+def test_the_examples_must_fit(tmp_path: Path, examples: list[Example]) -> None:
+    with open_store(tmp_path) as store, pytest.raises(InputError):
+        evaluate(systems(), SwapAttack(), examples, store, "worst", 7)
+
+
+def test_an_unknown_protocol(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store, pytest.raises(ConfigError, match="replay, direct, worst"):
+        evaluate(systems(), SwapAttack(), EXAMPLES, store, "best", 7)

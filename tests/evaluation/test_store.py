@@ -1,0 +1,284 @@
+"""The database: durable, exclusive, and true to every character."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from evaluation_fakes import (
+    EXAMPLES,
+    SwapAttack,
+    manifest,
+    open_store,
+    record,
+    systems,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robust_prefix.errors import ArtifactError, ConfigError, StorageError
+from robust_prefix.evaluation import Manifest, Record, RecordStore, evaluate, write_results
+
+HERE = Path(__file__).parent
+ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates and NUL included
+
+
+def run_python(code: str, *arguments: str, **options: object) -> subprocess.Popen[str]:
+    """Start Python with the fakes importable."""
+    paths = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def stored(folder: Path, *records: Record) -> list[Record]:
+    with open_store(folder) as store:
+        for one in records:
+            store.add(one)
+    with RecordStore(folder / "run.sqlite") as store:
+        return store.records()
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    assert stored(tmp_path, record()) == [record()]
+
+
+@given(original=ANY_TEXT, adversarial=st.none() | ANY_TEXT)
+def test_any_text_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, original: str, adversarial: str | None
+) -> None:
+    one = record(
+        original=(original, "premise"),
+        adversarial=None if adversarial is None else (adversarial, "premise"),
+    )
+    (found,) = stored(tmp_path_factory.mktemp("store"), one)
+    assert found == one
+
+
+def test_a_message_keeps_what_utf8_lacks_as_an_escape(tmp_path: Path) -> None:
+    (found,) = stored(tmp_path, record(message="bad \udc80 text\0"))
+    assert found.message == "bad \\udc80 text\0"
+
+
+def test_numbers_are_stored_as_numbers(tmp_path: Path) -> None:
+    stored(tmp_path, record(margin_adversarial=None, forward_passes=3))
+    with sqlite3.connect(tmp_path / "run.sqlite") as connection:
+        query = "SELECT {} FROM record".format(
+            ", ".join(f"typeof({f.name})" for f in dataclasses.fields(Record))
+        )
+        kinds = dict(
+            zip(
+                [f.name for f in dataclasses.fields(Record)],
+                connection.execute(query).fetchone(),
+                strict=True,
+            )
+        )
+    assert kinds["margin_original"] == kinds["seconds"] == kinds["forward_passes"] == "real"
+    assert kinds["label"] == kinds["queries"] == kinds["example"] == kinds["seed"] == "integer"
+    assert kinds["margin_adversarial"] == "null"
+    assert kinds["original"] == "text"
+
+
+def test_records_come_in_one_order(tmp_path: Path) -> None:
+    ordered = [
+        record(example=2),
+        record(example=2, role="defense", defense="a", protocol="direct"),
+        record(example=2, role="defense", defense="a", protocol="replay"),
+        record(example=2, role="control", defense="0"),
+        record(example=10),
+    ]
+    assert stored(tmp_path, *ordered[::-1]) == ordered
+
+
+def test_a_key_is_taken_once(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        assert record().key not in store
+        store.add(record())
+        assert record().key in store
+        assert record(seed=8).key not in store
+        with pytest.raises(StorageError, match="UNIQUE"):
+            store.add(record(outcome="failed"))
+        assert len(store) == 1
+        assert store.get(record().key) == record()
+        assert store.get(record(example=3).key) is None
+
+
+def test_the_manifest_comes_back(tmp_path: Path) -> None:
+    with open_store(tmp_path):
+        pass
+    with RecordStore(tmp_path / "run.sqlite") as store:
+        assert store.manifest == manifest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attack": "pwws"}, r"expected attack 'swap\(words=all\)'.*got 'pwws'"),
+        ({"n": 7}, "expected n 6 .* got 7"),
+        ({"control_rms": 0.3}, "expected control_rms 0.2 .* got 0.3"),
+        ({"labels": ("bad", "good")}, "expected labels"),
+        ({"settings": {"dtype": "bfloat16"}}, "expected settings.dtype 'float32'.*'bfloat16'"),
+        ({"settings": {}}, "expected settings.dtype 'float32' .* got None"),
+        ({"seed": 8, "n": 7}, "expected n 6"),  # the first that differs
+    ],
+)
+def test_another_run(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with open_store(tmp_path):
+        pass
+    with pytest.raises(ConfigError, match=message) as caught:
+        open_store(tmp_path, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_schema(tmp_path: Path) -> None:
+    with open_store(tmp_path):
+        pass
+    with sqlite3.connect(tmp_path / "run.sqlite") as connection:
+        connection.execute("UPDATE run SET schema_version = 99")
+    with pytest.raises(ConfigError, match="expected schema version 1 .* got 99"):
+        open_store(tmp_path)
+
+
+@pytest.mark.parametrize("given_manifest", [None, manifest()], ids=["read", "write"])
+@pytest.mark.parametrize("content", [b"no database at all, but long enough " * 40, b"%PDF"])
+def test_another_file(tmp_path: Path, content: bytes, given_manifest: Manifest | None) -> None:
+    path = tmp_path / "run.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="expected a run's database"):
+        RecordStore(path, given_manifest)
+    assert path.read_bytes() == content
+
+
+def test_another_database(tmp_path: Path) -> None:
+    path = tmp_path / "run.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    with pytest.raises(ArtifactError, match="another SQLite file"):
+        RecordStore(path, manifest())
+
+
+def test_no_file_to_read(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="got nothing there"):
+        RecordStore(tmp_path / "run.sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="expected to open"):
+        open_store(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("given_manifest", [None, manifest()], ids=["read", "write"])
+def test_another_live_process(tmp_path: Path, given_manifest: Manifest | None) -> None:
+    holder = run_python(
+        """
+        import sys, pathlib
+        from evaluation_fakes import open_store
+        with open_store(pathlib.Path(sys.argv[1])):
+            print("open", flush=True)
+            sys.stdin.read()
+        """,
+        str(tmp_path),
+        stdin=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(StorageError, match="in use by another live process"):
+            RecordStore(tmp_path / "run.sqlite", given_manifest)
+        holder.stdin.close()
+    with RecordStore(tmp_path / "run.sqlite", given_manifest) as store:
+        assert len(store) == 0
+
+
+def test_a_process_killed_for_good_leaves_what_it_added(tmp_path: Path) -> None:
+    """kill -9 in the middle of an example; the resumed run writes the bytes of an unbroken one."""
+    killed = run_python(
+        """
+        import os, pathlib, signal, sys
+        from evaluation_fakes import EXAMPLES, SwapAttack, open_store, systems
+        from robust_prefix.evaluation import evaluate
+
+        class Fatal(SwapAttack):
+            def perturb(self, victim, fields, label, seed):
+                attempt = super().perturb(victim, fields, label, seed)
+                if len(self.seeds) == 8:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return attempt
+
+        store = open_store(pathlib.Path(sys.argv[1]))
+        evaluate(systems(), Fatal(), EXAMPLES, store, "worst", 7)
+        """,
+        str(tmp_path / "killed"),
+    )
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    for name in ("killed", "whole"):
+        with open_store(tmp_path / name) as store:
+            # 7 attacks had ended, and two replays of the examples they belong to
+            assert len(store) == (12 if name == "killed" else 0)
+            evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)
+            write_results(store, tmp_path / name)
+    for name in ("results.csv", "summary.json", "report.html"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_full_database_keeps_what_it_has(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.add(record())
+        (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+        store._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StorageError, match="full"):
+            store.add(record(example=2, message="x" * 100_000))
+    with RecordStore(tmp_path / "run.sqlite") as store:
+        assert store.records() == [record()]
+
+
+def test_a_full_disk_stops_the_run_and_the_run_resumes(tmp_path: Path) -> None:
+    """The system itself refuses: a limit on the size of files, as a full disk would."""
+    limited = run_python(
+        """
+        import pathlib, resource, sys
+        from evaluation_fakes import EXAMPLES, SwapAttack, open_store, systems
+        from robust_prefix.errors import StorageError
+        from robust_prefix.evaluation import evaluate
+
+        with open_store(pathlib.Path(sys.argv[1])) as store:
+            size = store.path.stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 4096, resource.RLIM_INFINITY))
+            try:
+                evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)
+            except StorageError as error:
+                print(error)
+        """,
+        str(tmp_path),
+    )
+    said, trouble = limited.communicate()
+    assert limited.returncode == 0, trouble
+    assert said.startswith("expected to write ")
+    assert said.count("\n") == 1
+    with open_store(tmp_path) as store:
+        assert 0 < len(store) < 30
+        evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)
+        assert len(store) == 30
+
+
+def test_a_database_that_must_not_be_written(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store._connection.execute("PRAGMA query_only = ON")
+        with pytest.raises(StorageError, match="readonly"):
+            store.add(record())
