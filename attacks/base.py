@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, PositiveInt
 
 from attacks.resources import Found, corpus_root, find_resource
 from attacks.textattack_import import import_textattack
@@ -34,7 +34,7 @@ class RecipeConfig:
     """Settings that every recipe has."""
 
     # Queries an example may cost, cached answers included; none is no limit, as in TextAttack.
-    max_queries: Annotated[int | None, BeforeValidator(_none_from_text), Field(ge=1)] = None
+    max_queries: Annotated[PositiveInt | None, BeforeValidator(_none_from_text)] = None
     # The columns that may change: "last", "all" or a column's name. Of a pair only the last, the
     # hypothesis, changes by default: to rewrite the premise too is to change what is asked.
     modify: str = "last"

@@ -19,9 +19,8 @@ them by the text before and after, and it spares stopwords, which the paper does
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field
+from pydantic import PositiveInt
 
 from attacks.base import Parts, Recipe, RecipeConfig
 
@@ -31,7 +30,7 @@ class DeepWordBugConfig(RecipeConfig):
     """Settings of DeepWordBug."""
 
     all_transformations: bool = True  # false: substitution alone, as in the paper's main results
-    max_edit_distance: Annotated[int, Field(ge=1)] = 30  # characters a text, the paper's epsilon
+    max_edit_distance: PositiveInt = 30  # characters a text, the paper's epsilon
 
 
 class DeepWordBug(Recipe[DeepWordBugConfig]):

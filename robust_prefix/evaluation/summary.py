@@ -147,9 +147,16 @@ class Summary:
         return sum(row.seconds for row in self.rows if row.protocol != "worst")
 
     def to_dict(self) -> dict[str, Any]:
-        """The headline of the defence under test, the manifest and every row."""
+        """The headline of the defence under test, the manifest and every row.
+
+        A run stopped before the first record of that defence has no headline, only a flag.
+        """
+        try:
+            front = headline(self, self.manifest.defense, self.manifest.protocol)
+        except ConfigError:
+            front = {"flags": [f"incomplete: nothing yet about {self.manifest.defense}"]}
         return {
-            **headline(self, self.manifest.defense, self.manifest.protocol),
+            **front,
             "manifest": dataclasses.asdict(self.manifest),
             "rows": [row.to_dict() for row in self.rows],
         }

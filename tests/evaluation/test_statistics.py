@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robust_prefix.evaluation.statistics import bootstrap_mean, mcnemar, wilson
@@ -32,6 +32,7 @@ def test_wilson_of_nothing_knows_nothing() -> None:
     assert (found.value, found.interval) == (None, [0.0, 1.0])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_contains_its_value(counts: tuple[int, int]) -> None:
     found = wilson(*counts)
@@ -40,6 +41,7 @@ def test_wilson_contains_its_value(counts: tuple[int, int]) -> None:
     assert found.low < found.high
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_is_symmetric(counts: tuple[int, int]) -> None:
     successes, n = counts
@@ -47,6 +49,7 @@ def test_wilson_is_symmetric(counts: tuple[int, int]) -> None:
     assert wilson(n - successes, n).interval == [pytest.approx(1 - high), pytest.approx(1 - low)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=40))
 def test_bootstrap_contains_the_mean(values: list[int]) -> None:
     found = bootstrap_mean(values)
@@ -68,7 +71,10 @@ def test_bootstrap_agrees_with_the_normal_interval() -> None:
     found = bootstrap_mean(values)
     assert found is not None
     half = 1.96 * math.sqrt((200**2 - 1) / 12 / 200)
-    assert found.interval == [pytest.approx(99.5 - half, abs=0.7), pytest.approx(99.5 + half, abs=0.7)]
+    assert found.interval == [
+        pytest.approx(99.5 - half, abs=0.7),
+        pytest.approx(99.5 + half, abs=0.7),
+    ]
 
 
 def test_bootstrap_is_seeded() -> None:

@@ -20,7 +20,7 @@ from evaluation_fakes import (
     record,
     systems,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robust_prefix.errors import ArtifactError, ConfigError, StorageError
@@ -55,6 +55,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert stored(tmp_path, record()) == [record()]
 
 
+@settings(max_examples=40, deadline=None)
 @given(original=ANY_TEXT, adversarial=st.none() | ANY_TEXT)
 def test_any_text_comes_back(
     tmp_path_factory: pytest.TempPathFactory, original: str, adversarial: str | None
@@ -185,13 +186,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_another_live_process(tmp_path: Path, given_manifest: Manifest | None) -> None:
     holder = run_python(
         """
-        import sys, pathlib
-        from evaluation_fakes import open_store
-        with open_store(pathlib.Path(sys.argv[1])):
+        import sys
+        from robust_prefix.evaluation import Manifest, RecordStore
+        with RecordStore(sys.argv[1], Manifest.from_json(sys.argv[2])):
             print("open", flush=True)
             sys.stdin.read()
         """,
-        str(tmp_path),
+        str(tmp_path / "run.sqlite"),
+        manifest().to_json(),
         stdin=subprocess.PIPE,
     )
     with holder:

@@ -1,0 +1,130 @@
+"""The layer loop against the models' own forward."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import DynamicCache, PreTrainedTokenizerFast
+
+from robust_prefix.backbones import CausalBackbone, load_backbone
+from robust_prefix.errors import ConfigError, InputError, ResourceError
+
+from .conftest import tiny_backbone
+
+
+def _reference_logits(
+    backbone: CausalBackbone, prefix: torch.Tensor, rows: list[list[int]]
+) -> torch.Tensor:
+    """transformers' own forward over the whole model, prefix as its cache, padding masked."""
+    batch = backbone.pad(rows)
+    cache = DynamicCache()
+    for layer in range(backbone.num_layers):
+        keys, values = (part.expand(len(rows), -1, -1, -1) for part in prefix[layer])
+        cache.update(keys, values, layer)
+    mask = torch.ones(len(rows), prefix.shape[3] + batch.ids.shape[1], dtype=torch.long)
+    for row, last in enumerate(batch.answer.tolist()):
+        mask[row, prefix.shape[3] + last + 1 :] = 0
+    with torch.no_grad():
+        logits = backbone.model(batch.ids, past_key_values=cache, attention_mask=mask).logits
+    return logits[torch.arange(len(rows)), batch.answer]
+
+
+def test_layer_loop_equals_the_models_own_forward(any_backbone: CausalBackbone) -> None:
+    prefix = torch.randn(any_backbone.prefix_shape(5), generator=torch.Generator().manual_seed(0))
+    rows = [[5, 6, 7, 8, 9], [300, 301], [42]]
+    batch = any_backbone.pad(rows)
+    with torch.no_grad():
+        hidden = any_backbone.embed(batch, 5)
+        for layer in range(any_backbone.num_layers):  # in pieces, as a defence runs it
+            hidden = any_backbone.run_layers(hidden, layer, layer + 1, prefix)
+        ours = any_backbone.next_token_logits(batch.at_answer(hidden))
+        words = torch.tensor([3, 77])
+        some = any_backbone.next_token_logits(batch.at_answer(hidden), words)
+    theirs = _reference_logits(any_backbone, prefix, rows)
+    assert theirs.std() > 0.1  # a model whose answers are all alike would prove nothing
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(some, theirs[:, words], atol=2e-5, rtol=1e-4)
+
+
+def test_a_prefix_of_real_keys_and_values_continues_the_text(any_backbone: CausalBackbone) -> None:
+    first, second = "the film is good", " and warm"
+    prefix = any_backbone.keys_and_values(first)
+    whole = any_backbone.pad(any_backbone.tokenize([first + second]))
+    rest = any_backbone.pad(any_backbone.tokenize([second]))
+    with torch.no_grad():
+        theirs = any_backbone.model(whole.ids).logits[:, -1]
+        hidden = any_backbone.embed(rest, prefix.shape[3])
+        hidden = any_backbone.run_layers(hidden, 0, any_backbone.num_layers, prefix)
+        ours = any_backbone.next_token_logits(rest.at_answer(hidden))
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_gradients_reach_the_prefix_and_no_weight(any_backbone: CausalBackbone) -> None:
+    prefix = torch.randn(any_backbone.prefix_shape(2)).requires_grad_()
+    batch = any_backbone.pad([[5, 6, 7]])
+    hidden = any_backbone.run_layers(any_backbone.embed(batch, 2), 0, 2, prefix)
+    batch.at_answer(hidden).sum().backward()
+    assert prefix.grad is not None
+    assert (prefix.grad[:2].abs().amax((1, 2, 3, 4)) > 0).all()
+    assert (prefix.grad[2:] == 0).all()  # layers that were not run
+    assert all(weight.grad is None for weight in any_backbone.model.parameters())
+
+
+def test_passes_count_layers_and_examples(backbone: CausalBackbone, prefix: object) -> None:
+    backbone.passes.reset()
+    batch = backbone.pad([[1, 2], [3, 4]])
+    backbone.run_layers(backbone.embed(batch, 1), 0, 2, torch.zeros(backbone.prefix_shape(1)))
+    assert backbone.passes.forward == pytest.approx(2 * 2 / 3)
+
+
+def test_text_that_spells_a_special_token_is_ordinary_text(backbone: CausalBackbone) -> None:
+    end = backbone.tokenizer.eos_token_id
+    assert end not in backbone.tokenize(["good <|end|> bad"])[0]
+
+
+def test_fingerprint_knows_the_weights_and_not_the_dtype(
+    tokenizer: PreTrainedTokenizerFast, model_dir: Path, backbone: CausalBackbone
+) -> None:
+    half = load_backbone(str(model_dir), dtype="bfloat16")
+    assert half.dtype == torch.bfloat16
+    assert half.fingerprint == backbone.fingerprint
+    assert tiny_backbone("llama", tokenizer, seed=7).fingerprint != backbone.fingerprint
+
+
+def test_label_words_must_be_one_token(backbone: CausalBackbone) -> None:
+    with pytest.raises(ConfigError, match=r"label word ' extraordinary' to be one token"):
+        backbone.word_token(" extraordinary")
+
+
+def test_too_many_positions_is_one_clear_line(backbone: CausalBackbone) -> None:
+    batch = backbone.pad([[1] * 250])
+    with pytest.raises(InputError, match="at most 256 positions"):
+        backbone.embed(batch, 10)
+
+
+def test_a_sliding_window_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    backbone = tiny_backbone("mistral", tokenizer)
+    backbone.model.config.sliding_window = 16
+    with pytest.raises(ConfigError, match="sliding"):
+        CausalBackbone(backbone.model, tokenizer, "windowed")
+
+
+def test_an_unknown_architecture_is_refused(backbone: CausalBackbone) -> None:
+    class Odd:
+        config = type("Config", (), {"model_type": "mamba"})()
+
+    with pytest.raises(ConfigError, match="'mamba'"):
+        CausalBackbone(Odd(), None, "odd")
+
+
+def test_a_missing_model_names_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="local directory"):
+        load_backbone(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(("setting", "value"), [("device", "tpu"), ("dtype", "int4")])
+def test_unknown_device_and_dtype(model_dir: Path, setting: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=value):
+        load_backbone(str(model_dir), **{setting: value})
