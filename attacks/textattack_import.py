@@ -1,8 +1,8 @@
 """The first ``import textattack``, which only this module does.
 
 Left alone, that import tries to download NLTK data and a Stanza model, fails where the stopwords
-are missing, redirects the Hugging Face and XDG caches of the whole process to its own, silences
-every logger that exists and writes into the home folder. Here it does none of that.
+are missing, redirects the Hugging Face and XDG caches of the whole process to its own, closes every
+log handler that exists and writes into the home folder. Here it does none of that.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _side_effects_undone() -> Iterator[None]:
     with (
         mock.patch.dict(os.environ, {"TA_CACHE_DIR": str(folder)}),
         mock.patch.object(nltk, "download", _no_download),
-        # It calls this with its default of disabling all loggers that exist.
+        # TextAttack and flair each call this at import, which closes every handler that exists.
         mock.patch.object(logging.config, "dictConfig", _no_logging_change),
     ):
         yield

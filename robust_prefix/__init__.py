@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robust_prefix.activations import fit_subspaces
     from robust_prefix.backbones import load_backbone
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.configs import PrefixTuningConfig, SubspaceConfig, TrainingConfig
+    from robust_prefix.fitting import fit_subspaces
     from robust_prefix.prefixes import Prefix
     from robust_prefix.subspaces import Subspaces
     from robust_prefix.tasks import Task, load_task
@@ -29,7 +29,7 @@ _HOMES = {
     "Subspaces": "subspaces",
     "Task": "tasks",
     "TrainingConfig": "configs",
-    "fit_subspaces": "activations",
+    "fit_subspaces": "fitting",
     "load_backbone": "backbones",
     "load_task": "tasks",
     "train_prefix": "training",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from robust_prefix.tasks import SPLITS, Fields, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+Row = dict[str, Any]
+"""One row of a file, by column."""
 
 
 def load_split(task: Task, split: str) -> Dataset:
@@ -57,58 +61,98 @@ def load_file(task: Task, path: str | Path) -> Dataset:
     return _checked(task, _read_file(path), str(path))
 
 
-def _read_file(path: Path) -> Dataset:
-    from datasets import Dataset, Features, Value
-    from datasets.exceptions import DatasetGenerationError
-
+def _read_file(path: Path) -> list[Row]:
+    if path.suffix not in _READERS:
+        raise InputError(f"expected a .csv, .jsonl or .parquet file, got {path}")
     try:
-        if path.suffix == ".csv":
-            # Every cell is read as a string: guessing types would turn "007" into 7 and "NA" into
-            # nothing.
-            with path.open(encoding="utf-8", newline="") as file:
-                header = next(csv.reader(file), [])
-            strings = Features({column: Value("string") for column in header})
-            return Dataset.from_csv(str(path), features=strings, keep_default_na=False)
-        if path.suffix in (".jsonl", ".json"):
-            return Dataset.from_json(str(path))
-        if path.suffix == ".parquet":
-            return Dataset.from_parquet(str(path))
-    except (DatasetGenerationError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        return _READERS[path.suffix](path)
+    except (OSError, csv.Error, ValueError) as error:
+        reason = str(error).splitlines()[0]
         raise InputError(
             f"expected a readable {path.suffix[1:]} file at {path}, got {reason}"
         ) from None
-    raise InputError(f"expected a .csv, .jsonl or .parquet file, got {path}")
 
 
-def _read_hub(source: str) -> Dataset:
+def _read_csv(path: Path) -> list[Row]:
+    """Rows of strings: guessing types would turn "007" into 7 and "NA" into nothing."""
+    csv.field_size_limit(2**31 - 1)  # the default, 128 KiB, is less than a long text
+    with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a BOM
+        reader = csv.reader(file, strict=True)
+        header = next(reader, [])
+        if len(set(header)) != len(header):
+            raise ValueError(f"a column twice in {header}")
+        rows = []
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                raise ValueError(
+                    f"{len(cells)} instead of {len(header)} cells at line {reader.line_num}; "
+                    "put quotes around a text with commas"
+                )
+            if cells:
+                rows.append(dict(zip(header, cells, strict=True)))
+    return rows
+
+
+def _read_jsonl(path: Path) -> list[Row]:
+    rows = []
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{error.msg!r} at line {number}") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"no JSON object at line {number}")
+            rows.append(row)
+    return rows
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    from pyarrow import parquet
+
+    rows: list[Row] = parquet.read_table(path).to_pylist()
+    return rows
+
+
+_READERS: dict[str, Callable[[Path], list[Row]]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".json": _read_jsonl,
+    ".parquet": _read_parquet,
+}
+
+
+def _read_hub(source: str) -> list[Row]:
     from datasets import load_dataset
 
     name, _, split = source.removeprefix("hub:").partition(":")
     try:
-        return load_dataset(name, split=split or "train")
+        rows: list[Row] = load_dataset(name, split=split or "train").to_list()
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ResourceError(f"expected the Hub data set {name!r}, got {reason}") from None
+    return rows
 
 
-def _checked(task: Task, rows: Dataset, source: str) -> Dataset:
+def _checked(task: Task, rows: Sequence[Row], source: str) -> Dataset:
     from datasets import Dataset
 
-    needed = [*task.columns, task.label_column]
-    missing = [column for column in needed if column not in rows.column_names]
-    if missing:
-        raise InputError(
-            f"expected the columns {needed} in {source}, got {rows.column_names}; "
-            f"rename the columns or give the task another label_column"
-        )
     if len(rows) == 0:
         raise InputError(f"expected at least one row in {source}, got none")
+    present = list(dict.fromkeys(name for row in rows for name in row))
+    needed = [*task.columns, task.label_column]
+    if any(column not in present for column in needed):
+        raise InputError(
+            f"expected the columns {needed} in {source}, got {present}; "
+            f"rename the columns or give the task another label_column"
+        )
     columns: dict[str, list[Any]] = {name: [] for name in (*task.columns, "label")}
     for position, row in enumerate(rows):
         try:
             fields = task.fields(row, position)
-            label = task.label(row[task.label_column], position)
+            label = task.label(row.get(task.label_column), position)
         except InputError as error:
             raise InputError(f"{error} ({source})") from None
         for column, value in zip(task.columns, fields, strict=True):

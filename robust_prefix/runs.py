@@ -28,7 +28,7 @@ class Run:
     """A run in memory.
 
     Attributes:
-        task: without data paths of its own; a built-in task knows them.
+        task: with its data's places relative to a data folder, which is given at loading.
         prefix: the trained prefix.
         subspaces: None until fitted.
         defense: the default defence's name and settings.
@@ -54,7 +54,7 @@ class Run:
         write_json(
             folder / RUN_FILE,
             {
-                "task": self.task.to_dict(),
+                "task": {**self.task.to_dict(), "splits": dict(self.task.splits)},
                 "base_model": self.prefix.base_model,
                 "base_fingerprint": self.prefix.base_fingerprint,
                 "prefix_fingerprint": self.prefix.fingerprint,

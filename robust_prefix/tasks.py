@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from robust_prefix.errors import ConfigError, InputError, unknown_name
+from robust_prefix.specs import build_config
 
 Fields = tuple[str, ...]
 """The text columns of one example in ``task.columns`` order."""
 
 SPLITS = ("train", "dev", "test")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Task:
             position: the text's place in the user's list, for the message.
 
         Raises:
-            InputError: wrong number of columns, nothing but spaces, or a NUL byte.
+            InputError: wrong number of columns, no string, nothing but spaces, a NUL byte or half
+                a surrogate pair.
         """
         where = f"text {position}"
         if isinstance(text, Mapping):
@@ -99,7 +102,8 @@ class Task:
                 )
             values: tuple[Any, ...] = tuple(text[column] for column in self.columns)
         else:
-            values = (text,) if isinstance(text, str) else tuple(text)
+            several = isinstance(text, Sequence) and not isinstance(text, str)
+            values = tuple(text) if several else (text,)
         if len(values) != len(self.columns):
             raise InputError(
                 f"expected {len(self.columns)} columns {list(self.columns)} in {where}, "
@@ -117,6 +121,12 @@ class Task:
                 raise InputError(
                     f"expected {column} of {where} without control characters, got a NUL byte at "
                     f"character {value.index(chr(0))}; remove it"
+                )
+            lone = _SURROGATE.search(value)
+            if lone:
+                raise InputError(
+                    f"expected {column} of {where} as Unicode text, got half a surrogate pair at "
+                    f"character {lone.start()}; remove it"
                 )
         return values
 
@@ -164,13 +174,10 @@ class Task:
         missing = {"name", "columns", "labels", "label_words", "template"} - set(values)
         if missing:
             raise ConfigError(f"expected a task with {sorted(missing)}, got only {sorted(values)}")
-        for key in ("columns", "labels", "label_words"):
-            if isinstance(values[key], str) or not all(isinstance(v, str) for v in values[key]):
-                raise ConfigError(f"expected {key} as a list of strings, got {values[key]!r}")
-            values[key] = tuple(values[key])
-        if "splits" not in values and values["name"] in TASKS:
+        if "splits" not in values and values["name"] in list(TASKS):
             values["splits"] = TASKS[values["name"]].splits
-        return cls(**values, data_dir=Path(data_dir) if data_dir is not None else None)
+        values["data_dir"] = Path(data_dir) if data_dir is not None else None
+        return build_config(cls, values, "a task")
 
 
 def _csv_splits(name: str) -> dict[str, str]:

@@ -112,7 +112,9 @@ def tiny_backbone(kind: str, tokenizer: PreTrainedTokenizerFast, seed: int = 0) 
 
 
 @pytest.fixture(params=list(BUILDERS))
-def any_backbone(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> CausalBackbone:
+def any_backbone(
+    request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast
+) -> CausalBackbone:
     """Each architecture in turn."""
     return tiny_backbone(request.param, tokenizer)
 

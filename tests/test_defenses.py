@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robust_prefix.activations import correct_states, fit_subspaces
+from robust_prefix.activations import correct_states
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import SubspaceConfig
 from robust_prefix.data import load_split, rows_as_fields
@@ -22,6 +22,7 @@ from robust_prefix.defenses import (
 )
 from robust_prefix.defenses.tuner import Adam
 from robust_prefix.errors import ArtifactError, ConfigError, RobustPrefixError
+from robust_prefix.fitting import fit_subspaces
 from robust_prefix.prefixes import Encoded, Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Fields, Task
@@ -39,7 +40,9 @@ def spaces(backbone: CausalBackbone, prefix: Prefix, task: Task) -> Subspaces:
     return fit_subspaces(backbone, prefix, task, config=SubspaceConfig(threshold=0.6))
 
 
-def _dense_states(model: PrefixModel, rows: Sequence[Sequence[int]], prefix: Tensor) -> list[Tensor]:
+def _dense_states(
+    model: PrefixModel, rows: Sequence[Sequence[int]], prefix: Tensor
+) -> list[Tensor]:
     """h_0 .. h_L at the answer position, from transformers' own forward of the whole model.
 
     Args:
@@ -71,7 +74,7 @@ def _dense_states(model: PrefixModel, rows: Sequence[Sequence[int]], prefix: Ten
 def _paper_prefixes(
     model: PrefixModel, spaces: Subspaces, texts: list[Fields], steps: int, learning_rate: float
 ) -> list[Tensor]:
-    """The paper's tuning taken literally: P' in all layers, all layers run, dense Q_j, torch's Adam.
+    """The paper's tuning to the letter: P' in all layers, all layers run, dense Q_j, torch's Adam.
 
     Returns P' after each step, (layers, 2, heads, length, head_dim).
     """

@@ -47,8 +47,8 @@ def fit(
     json: JsonOption = False,
 ) -> None:
     """Fit one subspace a layer on the correctly classified training examples of a run."""
-    from robust_prefix.activations import fit_subspaces
     from robust_prefix.backbones import load_backbone
+    from robust_prefix.fitting import fit_subspaces
     from robust_prefix.runs import Run, run_folder
     from robust_prefix.specs import build_config
 

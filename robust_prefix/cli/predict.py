@@ -52,7 +52,8 @@ def _read_lines() -> list[str]:
         text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"expected UTF-8 text on stdin, got byte {error.object[error.start]:#x} at {error.start}"
+            f"expected UTF-8 text on stdin, got byte {error.object[error.start]:#x} "
+            f"at {error.start}"
         ) from None
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     if lines[-1] == "":

@@ -18,6 +18,7 @@ from robust_prefix.cli.common import (
     SeedOption,
     command,
 )
+from robust_prefix.cli.output import print_json
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 
 PREFIX, TRAINING = PrefixTuningConfig(), TrainingConfig()
@@ -54,11 +55,8 @@ def train(
 ) -> None:
     """Train a prefix with the language model frozen. A killed run continues where it stopped."""
     from robust_prefix.backbones import load_backbone
-    from robust_prefix.cli.output import print_json
     from robust_prefix.data import load_split
-    from robust_prefix.evaluation.accuracy import measure_accuracy
-    from robust_prefix.prefixes.model import PrefixModel
-    from robust_prefix.runs import Run
+    from robust_prefix.evaluation.accuracy import describe, measured_run
     from robust_prefix.specs import build_config
     from robust_prefix.tasks import load_task
     from robust_prefix.training import train_prefix
@@ -80,25 +78,18 @@ def train(
         "train",
     )
     chosen = load_task(task, data_dir)
-    has_test = "test" in chosen.splits
-    test_rows = load_split(chosen, "test") if has_test else load_split(chosen, "dev")
+    for split in chosen.splits:  # a bad row in the test data is to be known before training
+        load_split(chosen, split)
     backbone = load_backbone(model, device=device.value, dtype=dtype.value)
     prefix = train_prefix(
         backbone, chosen, prefix=prefix_config, training=training_config, seed=seed, out=out
     )
-    accuracy = measure_accuracy(PrefixModel(backbone, chosen, prefix), test_rows)
-    trainable = prefix.tensor.numel()
-    total = sum(weight.numel() for weight in backbone.model.parameters())
-    measurements = {
-        "clean_accuracy": {"split": "test" if has_test else "dev", **accuracy.to_dict()},
-        "dev_accuracy": prefix.config["dev_accuracy"],
-        "parameters": {"trainable": trainable, "frozen": total, "percent": 100 * trainable / total},
-        "seed": seed,
-    }
-    Run(task=chosen, prefix=prefix, measurements=measurements).save(out)
+    run = measured_run(backbone, chosen, prefix)
+    run.save(out)
+    clean, parameters = run.measurements["clean_accuracy"], run.measurements["parameters"]
     Console(stderr=True).print(
-        f"{out}: accuracy {accuracy} on {measurements['clean_accuracy']['split']}, "
-        f"{trainable:,} trained parameters ({100 * trainable / total:.2f}% of the model)"
+        f"{out}: accuracy {describe(clean)} on {clean['split']}, "
+        f"{parameters['trainable']:,} trained parameters ({parameters['percent']:.3f}% of the model)"
     )
     if json:
-        print_json({"out": str(out), **measurements, "settings": dict(prefix.config)})
+        print_json({"out": str(out), **run.measurements, "settings": dict(prefix.config)})

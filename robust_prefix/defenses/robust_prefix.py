@@ -96,7 +96,7 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
         return Adam(self.config.learning_rate).run(start, loss, self.config.steps)
 
     def _center(self, states: Tensor) -> Tensor | None:
-        """``m_j``: the stored mean, or the batch's own in the paper's setting, none for one text."""
+        """``m_j``: the stored mean, or in the paper's setting the batch's own, 0 for one text."""
         if self.config.mode == "example":
             return None
         states = states.float()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robust_prefix.data import rows_as_fields
+from robust_prefix.backbones import CausalBackbone
+from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import Defense, NoDefense
 from robust_prefix.evaluation.statistics import wilson
-from robust_prefix.prefixes import PrefixModel
+from robust_prefix.prefixes import Prefix, PrefixModel
+from robust_prefix.runs import Run
+from robust_prefix.tasks import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,8 +40,13 @@ class Accuracy:
         return {"value": self.value, "interval": self.interval, "n": self.n}
 
     def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.value:.1%} [{low:.1%}, {high:.1%}] (n={self.n})"
+        return describe(self.to_dict())
+
+
+def describe(accuracy: Mapping[str, Any]) -> str:
+    """``90.3% [88.8%, 91.6%] (n=1821)`` from :meth:`Accuracy.to_dict`."""
+    low, high = accuracy["interval"]
+    return f"{accuracy['value']:.1%} [{low:.1%}, {high:.1%}] (n={accuracy['n']})"
 
 
 def measure_accuracy(
@@ -53,3 +62,36 @@ def measure_accuracy(
     predictions = logits.argmax(-1).tolist()
     correct = sum(p == label for p, label in zip(predictions, rows["label"], strict=True))
     return Accuracy(correct, len(rows))
+
+
+def measured_run(
+    backbone: CausalBackbone, task: Task, prefix: Prefix, max_examples: int = 0
+) -> Run:
+    """A run of a newly trained prefix, with its accuracy and its size.
+
+    The accuracy is on the test split, or on dev where the task has no test split.
+
+    Args:
+        max_examples: measure on the first so many rows only; 0 takes all.
+    """
+    split = "test" if "test" in task.splits else "dev"
+    rows = load_split(task, split)
+    if max_examples:
+        rows = rows.select(range(min(max_examples, len(rows))))
+    accuracy = measure_accuracy(PrefixModel(backbone, task, prefix), rows)
+    trainable = prefix.tensor.numel()
+    frozen = sum(weight.numel() for weight in backbone.model.parameters())
+    return Run(
+        task=task,
+        prefix=prefix,
+        measurements={
+            "clean_accuracy": {"split": split, **accuracy.to_dict()},
+            "dev_accuracy": prefix.config["dev_accuracy"],
+            "parameters": {
+                "trainable": trainable,
+                "frozen": frozen,
+                "percent": 100 * trainable / frozen,
+            },
+            "seed": prefix.config["seed"],
+        },
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from robust_prefix.evaluation.flags import SIGNIFICANCE
 from robust_prefix.evaluation.statistics import Estimate
-from robust_prefix.evaluation.summary import SIGNIFICANCE, Summary, SummaryRow, short_name
+from robust_prefix.evaluation.summary import Summary, SummaryRow, short_name
 
 _SITUATIONS = {
     "replay": "Shown the adversaries that were crafted on the undefended model,",
@@ -13,7 +14,7 @@ _SITUATIONS = {
     "worst": "Counting only texts that survive both the replay and the direct attack,",
 }
 
-# by the words a flag begins with, see summary.py
+# by the words a flag begins with, see flags.py
 _EXPLANATIONS = {
     "dynamic": "It adapts itself to each text, so an adversary made for another model says little "
     "about it. Only the direct attack counts.",
@@ -37,20 +38,20 @@ _CRASHED = (
 
 def percent(value: float | None) -> str:
     """``0.133`` as ``13.3%``; a dash where there was nothing to count."""
-    return "–" if value is None else f"{100 * value:.1f}%"
+    return "-" if value is None else f"{100 * value:.1f}%"
 
 
 def interval(estimate: Estimate) -> str:
-    """``6.9–24.2``, in percent; empty where there was nothing to count."""
+    """``6.9 to 24.2``, in percent; empty where there was nothing to count."""
     if estimate.value is None:
         return ""
-    return f"{100 * estimate.low:.1f}–{100 * estimate.high:.1f}"
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
 
 
 def passes(row: SummaryRow) -> str:
     """Forward and backward passes a prediction: ``1.0`` or ``3.2 + 2.0``."""
     if row.forward_passes is None:
-        return "–"
+        return "-"
     backward = f" + {row.backward_passes:.1f}" if row.backward_passes else ""
     return f"{row.forward_passes:.1f}{backward}"
 
@@ -58,7 +59,7 @@ def passes(row: SummaryRow) -> str:
 def queries(row: SummaryRow) -> str:
     """Mean queries an attacked example; a dash for a replay, which asks nothing."""
     value = row.queries_mean and row.queries_mean.value
-    return f"{value:.0f}" if value else "–"
+    return f"{value:.0f}" if value else "-"
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from robust_prefix.errors import ConfigError, unknown_name
+from robust_prefix.evaluation.cells import Cells, Protocols, group, held_on_shared
+from robust_prefix.evaluation.flags import control_flags, trust_flags
 from robust_prefix.evaluation.protocols import PROTOCOLS
-from robust_prefix.evaluation.records import ROLES, Manifest, Outcome, Record, Role
+from robust_prefix.evaluation.records import Manifest, Record, Role
 from robust_prefix.evaluation.statistics import Estimate, bootstrap_mean, mcnemar, wilson
-
-SMALL_N = 100
-"""Below this an interval spans up to 20 points and is called small."""
-REPLAY_GAP = 0.10
-"""Replay better than direct by this much says that the defence only breaks the replay."""
-SIGNIFICANCE = 0.05
-_SAME_ANSWER = 1e-3  # in logits; two queries of one text on one machine differ by far less
 
 
 @dataclass(frozen=True)
@@ -173,26 +168,15 @@ def summarize(records: Iterable[Record], manifest: Manifest) -> Summary:
     Raises:
         ConfigError: there are none.
     """
-    groups: dict[tuple[Role, str], dict[str, dict[int, _Cell]]] = {}
-    for record in records:
-        protocols = groups.setdefault((record.role, record.defense), {})
-        protocols.setdefault(record.protocol, {})[record.example] = _Cell((record,))
-    if not groups:
+    systems = group(records)
+    if not systems:
         raise ConfigError("expected records, got a run without any; resume it first")
-    for protocols in groups.values():
-        if {"replay", "direct"} <= protocols.keys():
-            replay, direct = protocols["replay"], protocols["direct"]
-            protocols["worst"] = {
-                example: _Cell(replay[example].records + direct[example].records)
-                for example in replay
-                if example in direct
-            }
-    baselines = {role: cells for (role, _), cells in groups.items() if role != "defense"}
+    baselines: dict[str, Protocols] = {}
+    for (role, _), protocols in systems.items():
+        baselines.setdefault(role, protocols)
     rows = [
         _row(role, defense, protocol, protocols, baselines, manifest)
-        for (role, defense), protocols in sorted(
-            groups.items(), key=lambda item: (ROLES.index(item[0][0]), item[0][1])
-        )
+        for (role, defense), protocols in systems.items()
         for protocol in PROTOCOLS
         if protocols.get(protocol)
     ]
@@ -223,38 +207,12 @@ def headline(summary: Summary, defense: str, protocol: str) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """One example under one system and protocol: one record, or both for ``worst``."""
-
-    records: tuple[Record, ...]
-
-    @property
-    def outcome(self) -> Outcome:
-        """Fooled once is fooled; an error is never a success of the defence; held is held twice."""
-        found = {record.outcome for record in self.records}
-        order: tuple[Outcome, ...] = ("succeeded", "error", "skipped", "failed")
-        return next(outcome for outcome in order if outcome in found)
-
-    @property
-    def held(self) -> bool:
-        return self.outcome == "failed"
-
-    @property
-    def clean(self) -> bool:
-        return all(record.prediction_original == record.label for record in self.records)
-
-    @property
-    def queries(self) -> int:
-        return sum(record.queries for record in self.records)
-
-
 def _row(
     role: Role,
     defense: str,
     protocol: str,
-    protocols: Mapping[str, Mapping[int, _Cell]],
-    baselines: Mapping[Role, Mapping[str, Mapping[int, _Cell]]],
+    protocols: Protocols,
+    baselines: Mapping[str, Protocols],
     manifest: Manifest,
 ) -> SummaryRow:
     cells = protocols[protocol]
@@ -288,89 +246,17 @@ def _row(
         flags=(),
         seconds=math.fsum(record.seconds for record in records),
     )
-    flags = [*_trust_flags(row, protocols, manifest), *_control_flags(row, cells, control)]
+    flags = [*trust_flags(row, protocols, manifest.n), *control_flags(row, cells, control)]
     return dataclasses.replace(row, flags=tuple(flags))
 
 
-def _trust_flags(
-    row: SummaryRow, protocols: Mapping[str, Mapping[int, _Cell]], manifest: Manifest
-) -> list[str]:
-    """Doubts about how the row came about."""
-    flags = []
-    if row.n < manifest.n:
-        flags.append(f"incomplete: {row.n} of {manifest.n} examples")
-    if row.n < SMALL_N:
-        flags.append(f"small n: {row.n} examples")
-    if row.dynamic and row.protocol == "replay":
-        flags.append("dynamic: optimises at inference; replay alone is no evidence")
-    gap = _replay_gap(protocols)
-    if gap >= REPLAY_GAP:
-        flags.append(f"replay better than direct by {100 * gap:.1f} points")
-    if row.unverified:
-        flags.append(
-            f"verification failed for {_count(row.unverified, 'adversary', 'adversaries')}"
-        )
-    if row.errors:
-        flags.append(_count(row.errors, "error", "errors"))
-    if _answers_vary(protocols):
-        flags.append("randomized: one text got different answers")
-    return flags
-
-
-def _control_flags(
-    row: SummaryRow, cells: Mapping[int, _Cell], control: Mapping[int, _Cell]
-) -> list[str]:
-    """What the equal-norm control says about a defence."""
-    if row.p_value_control is None:
-        return ["no equal-norm control beside it"] if row.role == "defense" and row.dynamic else []
-    if row.p_value_control > SIGNIFICANCE:
-        return ["no better than the equal-norm control"]
-    held, control_held = _held_on_shared(cells, control)
-    worse = sum(held) < sum(control_held)
-    return ["worse than the equal-norm control"] if worse else []
-
-
-def _replay_gap(protocols: Mapping[str, Mapping[int, _Cell]]) -> float:
-    """Robust accuracy at replay minus that at direct, on the examples that have both."""
-    both = protocols.get("worst", {})
-    if not both:
-        return 0.0
-    replay, direct = (sum(_held(protocols[name], both)) for name in ("replay", "direct"))
-    return (replay - direct) / len(both)
-
-
-def _answers_vary(protocols: Mapping[str, Mapping[int, _Cell]]) -> bool:
-    """Whether the same original got two different margins in its two rows."""
-    for cell in protocols.get("worst", {}).values():
-        margins = [r.margin_original for r in cell.records if r.margin_original is not None]
-        if margins and max(margins) - min(margins) > _SAME_ANSWER:
-            return True
-    return False
-
-
-def _held(cells: Mapping[int, _Cell], examples: Iterable[int]) -> list[bool]:
-    return [cells[example].held for example in examples]
-
-
-def _held_on_shared(
-    cells: Mapping[int, _Cell], others: Mapping[int, _Cell]
-) -> tuple[list[bool], list[bool]]:
-    """Which examples each held, of those that both have."""
-    shared = [example for example in cells if example in others]
-    return _held(cells, shared), _held(others, shared)
-
-
-def _p_value(cells: Mapping[int, _Cell], others: Mapping[int, _Cell]) -> float | None:
-    held, other_held = _held_on_shared(cells, others)
+def _p_value(cells: Cells, others: Cells) -> float | None:
+    held, other_held = held_on_shared(cells, others)
     return mcnemar(held, other_held) if held else None
 
 
 def _per(records: Sequence[Record], name: str, predictions: int) -> float | None:
     return math.fsum(getattr(r, name) for r in records) / predictions if predictions else None
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def _rounded(value: float | None) -> float | None:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robust_prefix.evaluation.diff import Segment, word_diff
+from robust_prefix.evaluation.flags import SIGNIFICANCE
 from robust_prefix.evaluation.reading import (
     flag_notes,
     interval,
@@ -20,7 +21,7 @@ from robust_prefix.evaluation.reading import (
 )
 from robust_prefix.evaluation.records import Record
 from robust_prefix.evaluation.statistics import Estimate
-from robust_prefix.evaluation.summary import SIGNIFICANCE, Summary, SummaryRow, short_name
+from robust_prefix.evaluation.summary import Summary, SummaryRow, short_name
 from robust_prefix.evaluation.visible import escape_hidden
 
 _OUTCOME_STYLES = {"succeeded": "red", "failed": "green", "skipped": "dim", "error": "magenta"}
@@ -131,7 +132,7 @@ def _value(estimate: Estimate) -> float:
 
 
 def _said(labels: tuple[str, ...], prediction: int | None) -> Text:
-    return Text("–" if prediction is None else labels[prediction], style="dim")
+    return Text("-" if prediction is None else labels[prediction], style="dim")
 
 
 def _marked(segments: list[Segment], style: str) -> Text:

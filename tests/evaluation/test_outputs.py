@@ -194,9 +194,12 @@ def test_several_runs_share_one_report(tmp_path: Path) -> None:
     assert [run["attack"] for run in found["runs"]] == ["swap(words=all)", "other"]
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert [h1.text for h1 in page.all("h1")] == [
+        "2 attacks",
         "swap against thesaurus",
         "other against thesaurus",
     ]
+    overview = [a.text for a in page.all("a") if "run-" in (a.attributes["href"] or "")]
+    assert overview == ["swap", "other"]
     assert len(page.all("article")) == 30 + 10
     options = [option.attributes["value"] for option in page.all("option")]
     assert len(options) == len(set(options)) == 1 + 5 + 5

@@ -264,7 +264,7 @@ def test_every_part_of_the_key_changes_the_seed(name: str) -> None:
     assert 0 <= example_seed(key) < 2**32
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 7, 16, 29])
+@pytest.mark.parametrize("stop_after", [0, 7, 29])
 def test_a_run_killed_by_ctrl_c_resumes_to_the_same_bytes(tmp_path: Path, stop_after: int) -> None:
     with open_store(tmp_path / "whole") as store:
         evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)

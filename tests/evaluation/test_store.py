@@ -148,7 +148,7 @@ def test_another_schema(tmp_path: Path) -> None:
         pass
     with sqlite3.connect(tmp_path / "run.sqlite") as connection:
         connection.execute("UPDATE run SET schema_version = 99")
-    with pytest.raises(ConfigError, match="expected schema version 1 .* got 99"):
+    with pytest.raises(ConfigError, match=r"expected schema version 1 .* got 99"):
         open_store(tmp_path)
 
 

@@ -1,0 +1,68 @@
+"""One example under one system and protocol: what its one record, or its two, come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from robust_prefix.evaluation.records import ROLES, Outcome, Record, Role
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One example under one system: one record, or the replayed and the direct for ``worst``."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Fooled once is fooled; an error is never a success of the defence; held is held twice."""
+        found = {record.outcome for record in self.records}
+        order: tuple[Outcome, ...] = ("succeeded", "error", "skipped", "failed")
+        return next(outcome for outcome in order if outcome in found)
+
+    @property
+    def held(self) -> bool:
+        """Right before the attack and still right after it."""
+        return self.outcome == "failed"
+
+    @property
+    def clean(self) -> bool:
+        """Whether the original is classified right."""
+        return all(record.prediction_original == record.label for record in self.records)
+
+    @property
+    def queries(self) -> int:
+        """The attack's own count."""
+        return sum(record.queries for record in self.records)
+
+
+Cells = Mapping[int, Cell]
+"""By example."""
+
+Protocols = Mapping[str, Cells]
+"""The cells of one system by protocol, ``worst`` included where it has both others."""
+
+
+def group(records: Iterable[Record]) -> dict[tuple[Role, str], Protocols]:
+    """The cells of each system, given as role and spec: undefended, defences, controls."""
+    found: dict[tuple[Role, str], dict[str, dict[int, Cell]]] = {}
+    for record in records:
+        protocols = found.setdefault((record.role, record.defense), {})
+        protocols.setdefault(record.protocol, {})[record.example] = Cell((record,))
+    for protocols in found.values():
+        if {"replay", "direct"} <= protocols.keys():
+            replay, direct = protocols["replay"], protocols["direct"]
+            protocols["worst"] = {
+                example: Cell(replay[example].records + direct[example].records)
+                for example in replay
+                if example in direct
+            }
+    ordered = sorted(found, key=lambda system: (ROLES.index(system[0]), system[1]))
+    return {system: found[system] for system in ordered}
+
+
+def held_on_shared(cells: Cells, others: Cells) -> tuple[list[bool], list[bool]]:
+    """Which examples each held, of those that both have, in one order."""
+    shared = [example for example in cells if example in others]
+    return [cells[e].held for e in shared], [others[e].held for e in shared]

@@ -1,0 +1,152 @@
+"""Training learns, keeps the model frozen, and continues to the same result."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+
+from robust_prefix import training
+from robust_prefix.backbones import CausalBackbone
+from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
+from robust_prefix.errors import ConfigError
+from robust_prefix.prefixes.model import Prompter
+from robust_prefix.prefixes.prefix_tuning import MLPPrefix, build_parameters, initial_prefix
+from robust_prefix.tasks import Task
+from robust_prefix.training import PrefixObjective, train_prefix
+
+SHORT = TrainingConfig(epochs=2, batch_size=4, learning_rate=0.02, evaluations_per_epoch=2)
+
+
+@pytest.mark.parametrize(("reparameterization", "learning_rate"), [("none", 0.05), ("mlp", 0.005)])
+def test_training_learns_and_leaves_the_model_as_it_was(
+    backbone: CausalBackbone,
+    task: Task,
+    tmp_path: Path,
+    reparameterization: Literal["none", "mlp"],
+    learning_rate: float,
+) -> None:
+    """A random model cannot be taught the task; that only label words are answers, it can."""
+    before = {name: weight.clone() for name, weight in backbone.model.named_parameters()}
+    prefix = train_prefix(
+        backbone,
+        task,
+        prefix=PrefixTuningConfig(length=4, reparameterization=reparameterization, mlp_width=32),
+        training=TrainingConfig(epochs=8, batch_size=8, learning_rate=learning_rate),
+        out=tmp_path,
+    )
+    assert prefix.tensor.shape == backbone.prefix_shape(4)
+    history = json.loads((tmp_path / "training.json").read_text())["history"]
+    losses = [row["dev_loss"] for row in history if "dev_loss" in row]
+    assert losses[-1] < 0.5 * losses[0]
+    for name, weight in backbone.model.named_parameters():
+        assert torch.equal(weight, before[name])
+
+
+def test_the_loss_is_next_token_cross_entropy_of_the_label_word(
+    backbone: CausalBackbone, task: Task
+) -> None:
+    """Against the whole model's own loss-free forward and the definition."""
+    prompter = Prompter(backbone, task)
+    start = initial_prefix(backbone, task, PrefixTuningConfig(length=3))
+    objective = PrefixObjective(prompter, build_parameters(start, PrefixTuningConfig(length=3)))
+    text = "the film is good and warm"
+    batch = backbone.pad(prompter.encode([(text,)]).rows)
+    loss = objective(batch.ids, batch.answer, torch.tensor([1]))["loss"]
+    # A prefix of real keys and values is the text before the text.
+    lead = backbone.tokenize([task.render(("",)) + "".join(task.label_words)])[0][:3]
+    ids = torch.tensor([[*lead, *batch.ids[0].tolist()]])
+    log_probabilities = backbone.model(ids).logits[0, -1].log_softmax(-1)
+    positive = backbone.word_token(" positive")
+    assert float(loss) == pytest.approx(-float(log_probabilities[positive]), rel=1e-4)
+
+
+def test_a_checkpoint_holds_the_prefix_alone(backbone: CausalBackbone, task: Task) -> None:
+    start = initial_prefix(backbone, task, PrefixTuningConfig(length=3))
+    objective = PrefixObjective(
+        Prompter(backbone, task), build_parameters(start, PrefixTuningConfig(length=3))
+    )
+    assert set(objective.state_dict()) == {"prefix.tensor"}
+
+
+def test_the_mlp_starts_at_the_start_tensor() -> None:
+    start = torch.randn(3, 2, 2, 4, 8)
+    assert torch.equal(MLPPrefix(start, 16)(), start)
+
+
+class _Killed(BaseException):
+    pass
+
+
+def _kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Make training die after ``step`` steps, as it would from a signal."""
+
+    @contextlib.contextmanager
+    def deadly(description: str, total: int, done: int = 0) -> Iterator[object]:
+        def advance(completed: int, note: str) -> None:
+            if completed >= step:
+                raise _Killed
+
+        yield advance
+
+    monkeypatch.setattr(training, "progress", deadly)
+
+
+@pytest.mark.parametrize("step", [2, 5, 13], ids=["before any checkpoint", "mid-epoch", "later"])
+def test_a_killed_training_ends_in_the_same_prefix(
+    backbone: CausalBackbone,
+    task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+) -> None:
+    whole = train_prefix(backbone, task, training=SHORT, seed=3, out=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        _kill_at(patch, step)
+        with pytest.raises(_Killed):
+            train_prefix(backbone, task, training=SHORT, seed=3, out=tmp_path / "killed")
+    resumed = train_prefix(backbone, task, training=SHORT, seed=3, out=tmp_path / "killed")
+    assert torch.equal(whole.tensor, resumed.tensor)
+    curves = [
+        json.loads((tmp_path / name / "training.json").read_text())["history"]
+        for name in ("whole", "killed")
+    ]
+    assert curves[0] == curves[1]
+    assert not (tmp_path / "killed" / "checkpoints").exists()
+
+
+def test_checkpoints_of_other_settings_are_refused(
+    backbone: CausalBackbone, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _kill_at(patch, 5)
+        with pytest.raises(_Killed):
+            train_prefix(backbone, task, training=SHORT, seed=3, out=tmp_path)
+    with pytest.raises(ConfigError, match=r"seed=3\), got seed=4; delete"):
+        train_prefix(backbone, task, training=SHORT, seed=4, out=tmp_path)
+
+
+def test_the_curve_and_the_settings_are_saved(
+    backbone: CausalBackbone, task: Task, tmp_path: Path
+) -> None:
+    prefix = train_prefix(backbone, task, training=SHORT, out=tmp_path)
+    saved = json.loads((tmp_path / "training.json").read_text())
+    assert saved["settings"]["training"]["learning_rate"] == SHORT.learning_rate
+    losses = [row["loss"] for row in saved["history"] if "loss" in row]
+    accuracies = [row["dev_accuracy"] for row in saved["history"] if "dev_accuracy" in row]
+    assert len(losses) >= 4
+    assert prefix.config["dev_accuracy"] == max(accuracies)
+
+
+def test_training_stops_early(backbone: CausalBackbone, task: Task, tmp_path: Path) -> None:
+    config = TrainingConfig(
+        epochs=10, batch_size=8, learning_rate=1e-9, evaluations_per_epoch=1, patience=2
+    )
+    train_prefix(backbone, task, training=config, out=tmp_path)
+    history = json.loads((tmp_path / "training.json").read_text())["history"]
+    assert len([row for row in history if "dev_accuracy" in row]) == 3
