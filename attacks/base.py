@@ -29,6 +29,10 @@ def _none_from_text(value: Any) -> Any:
     return None if value == "none" else value
 
 
+def _as_text(value: Any) -> str:
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeConfig:
     """Settings that every recipe has."""
@@ -88,7 +92,7 @@ class Recipe(ABC, Generic[Config]):
     def spec(self) -> str:
         """Canonical name with every setting, as ``build_attack`` reads it."""
         settings = dataclasses.asdict(self.config)
-        return str(Spec(self.name, {key: str(value).lower() for key, value in settings.items()}))
+        return str(Spec(self.name, {key: _as_text(value) for key, value in settings.items()}))
 
     @abstractmethod
     def parts(self) -> Parts:
@@ -101,8 +105,8 @@ class Recipe(ABC, Generic[Config]):
         wrong as it is costs one query and is left alone.
 
         Raises:
-            InputError: ``fields`` does not have the columns of this attack, or the victim's
-                answers are no logits.
+            InputError: ``fields`` does not have the columns of this attack, TextAttack cannot
+                handle its text, or the victim's answers are no logits.
         """
         from textattack.attack_results import SuccessfulAttackResult
         from textattack.shared import AttackedText

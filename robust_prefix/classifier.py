@@ -84,7 +84,7 @@ class PrefixClassifier:
         return self.defense.logits(self.model, fields, batch_size)
 
     def predict_proba(self, texts: Sequence[Text], batch_size: int = 32) -> NDArray[np.float32]:
-        """Class probabilities, float32 ``(len(texts), classes)``, in the order of ``task.labels``."""
+        """Class probabilities in the order of ``task.labels``, float32 ``(texts, classes)``."""
         probabilities: NDArray[np.float32] = self.logits(texts, batch_size).softmax(-1).numpy()
         return probabilities
 

@@ -103,7 +103,8 @@ class CausalBackbone:
         kind = model.config.model_type
         if kind not in ARCHITECTURES:
             raise ConfigError(
-                f"expected a causal model of {', '.join(ARCHITECTURES)}, got {kind!r} for {name!r}; "
+                f"expected a causal model of {', '.join(ARCHITECTURES)}, got {kind!r} for "
+                f"{name!r}; "
                 "add a row to robust_prefix/backbones/architectures.py"
             )
         window = getattr(model.config, "sliding_window", None)

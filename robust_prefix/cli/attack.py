@@ -45,7 +45,7 @@ def attack(
     dtype: DtypeOption = Dtype.auto,
     json: JsonOption = False,
 ) -> None:
-    """Attack a run and write results.csv, summary.json and report.html. Resumes where it stopped."""
+    """Attack a run; write results.csv, summary.json and report.html. Resumes a killed run."""
     from attacks import build_attack
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.data import load_split

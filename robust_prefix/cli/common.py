@@ -37,7 +37,9 @@ class Dtype(StrEnum):
 
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or zoo:NAME.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything drawn at random.")
+]
 DeviceOption = Annotated[Device, typer.Option(help="Where the model runs.")]
 DtypeOption = Annotated[
     Dtype, typer.Option(help="Number format of the layers; auto is measured once on a machine.")

@@ -89,7 +89,8 @@ def train(
     clean, parameters = run.measurements["clean_accuracy"], run.measurements["parameters"]
     Console(stderr=True).print(
         f"{out}: accuracy {describe(clean)} on {clean['split']}, "
-        f"{parameters['trainable']:,} trained parameters ({parameters['percent']:.3f}% of the model)"
+        f"{parameters['trainable']:,} trained parameters "
+        f"({parameters['percent']:.3f}% of the model)"
     )
     if json:
         print_json({"out": str(out), **run.measurements, "settings": dict(prefix.config)})

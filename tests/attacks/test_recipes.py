@@ -282,6 +282,11 @@ def test_the_canonical_spec_builds_the_same_attack(spec: str, canonical: str, bu
     assert build(attack.spec).config == attack.config
 
 
+def test_a_columns_case_survives_the_spec(build: Build) -> None:
+    attack = build("pwws(modify=Premise)", ("Premise", "Hypothesis"))
+    assert attack.spec == "pwws(max_queries=none, modify=Premise)"
+
+
 def test_without_wordnet_pwws_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
