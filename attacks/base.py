@@ -83,7 +83,7 @@ class Recipe(ABC, Generic[Config]):
         self.columns = columns
         self.config = config
         self._protected = _protected_columns(columns, config.modify, self.name)
-        self.resources: tuple[Found, ...] = tuple(find_resource(n, data_dir) for n in self.needs)
+        self._resources = {name: find_resource(name, data_dir) for name in self.needs}
         import_textattack(data_dir)
         self._wrapper = VictimWrapper()
         self._attack = self._compose()
@@ -93,6 +93,13 @@ class Recipe(ABC, Generic[Config]):
         """Canonical name with every setting, as ``build_attack`` reads it."""
         settings = dataclasses.asdict(self.config)
         return str(Spec(self.name, {key: _as_text(value) for key, value in settings.items()}))
+
+    @property
+    def resources(self) -> dict[str, str]:
+        """Where each resource was found and its hash: ``{"wordnet": "data-dir 1a2b..."}``."""
+        return {
+            name: f"{found.origin} {found.sha256[:16]}" for name, found in self._resources.items()
+        }
 
     @abstractmethod
     def parts(self) -> Parts:
@@ -147,7 +154,7 @@ class Recipe(ABC, Generic[Config]):
         return Attempt(adversarial, queries)
 
     def _found(self, name: str) -> Found:
-        return next(found for found in self.resources if found.name == name)
+        return self._resources[name]
 
     def _stopwords(self) -> list[str]:
         """The English stopwords of the folder that ``resources`` names."""

@@ -102,7 +102,7 @@ class Task:
                 )
             values: tuple[Any, ...] = tuple(text[column] for column in self.columns)
         else:
-            several = isinstance(text, Sequence) and not isinstance(text, str)
+            several = isinstance(text, Sequence) and not isinstance(text, str | bytes)
             values = tuple(text) if several else (text,)
         if len(values) != len(self.columns):
             raise InputError(

@@ -1,7 +1,7 @@
 """Write the generated parts of README.md: the commands' help and the table of a demo run.
 
-    python scripts/readme.py                     # help only
-    python scripts/readme.py --demo demo-report  # and the table of that run
+python scripts/readme.py                     # help only
+python scripts/readme.py --demo demo-report  # and the table of that run
 """
 
 from __future__ import annotations

@@ -76,6 +76,9 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             # The reader of our output went away (``| head``): nothing left to say to it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            # A full disk or a folder that may not be written to, met inside a library.
+            print(f"robust-prefix: expected to read and write files, got {error}", file=sys.stderr)
         raise typer.Exit(2)
 
     return run

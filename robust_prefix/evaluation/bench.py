@@ -122,6 +122,7 @@ def run_attack(
             "dtype": str(backbone.dtype).removeprefix("torch."),
             "device": backbone.device.type,
             "base_fingerprint": backbone.fingerprint,
+            **{f"resource.{name}": found for name, found in attack.resources.items()},
         },
     )
     rows_each = 2 if protocol == "worst" else 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from robust_prefix.evaluation.cells import Cells, Protocols, held_on_shared
 
 if TYPE_CHECKING:
+    from robust_prefix.evaluation.records import Manifest
     from robust_prefix.evaluation.summary import SummaryRow
 
 SMALL_N = 100
@@ -21,17 +22,17 @@ SIGNIFICANCE = 0.05
 _SAME_ANSWER = 1e-3  # in logits; two queries of one text on one machine differ by far less
 
 
-def trust_flags(row: SummaryRow, protocols: Protocols, n: int) -> list[str]:
+def trust_flags(row: SummaryRow, protocols: Protocols, manifest: Manifest) -> list[str]:
     """Doubts about how a row came about.
 
     Args:
         row: the row, still without flags.
         protocols: all cells of its system.
-        n: how many examples the run is to have.
+        manifest: what the run is to be.
     """
     flags = []
-    if row.n < n:
-        flags.append(f"incomplete: {row.n} of {n} examples")
+    if row.n < manifest.n:
+        flags.append(f"incomplete: {row.n} of {manifest.n} examples")
     if row.n < SMALL_N:
         flags.append(f"small n: {_count(row.n, 'example', 'examples')}")
     if row.dynamic and row.protocol == "replay":
@@ -46,6 +47,13 @@ def trust_flags(row: SummaryRow, protocols: Protocols, n: int) -> list[str]:
         flags.append(_count(row.errors, "error", "errors"))
     if _answers_vary(protocols):
         flags.append("randomized: one text got different answers")
+    substitutes = [
+        name.removeprefix("resource.")
+        for name, value in sorted(manifest.settings.items())
+        if name.startswith("resource.") and str(value).startswith("substitute")
+    ]
+    if substitutes:
+        flags.append(f"substitute for the attack's own {', '.join(substitutes)}")
     return flags
 
 

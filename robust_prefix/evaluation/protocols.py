@@ -13,7 +13,7 @@ know that it is evaluated. The protocols of an evaluation:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -73,6 +73,14 @@ class Attack(Protocol):
     @property
     def spec(self) -> str:
         """Canonical name with every setting."""
+        ...
+
+    @property
+    def resources(self) -> Mapping[str, str]:
+        """Word lists and the like by name: where each was found and its hash.
+
+        An origin of ``substitute`` says that it stands in for the one the paper used.
+        """
         ...
 
     def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:

@@ -246,7 +246,7 @@ def _row(
         flags=(),
         seconds=math.fsum(record.seconds for record in records),
     )
-    flags = [*trust_flags(row, protocols, manifest.n), *control_flags(row, cells, control)]
+    flags = [*trust_flags(row, protocols, manifest), *control_flags(row, cells, control)]
     return dataclasses.replace(row, flags=tuple(flags))
 
 

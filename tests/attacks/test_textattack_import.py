@@ -50,7 +50,7 @@ print(json.dumps({
     "stanza": fetched == [],
     "caches": "textattack" not in str((datasets.config.HF_CACHE_HOME, hub.HF_HOME)),
     "random": random.getstate() == state,
-    "origin": attack.resources[0].origin,
+    "origin": attack.resources["stopwords"].split()[0],
     "deepwordbug": attack.perturb(BagOfWords(), text, 1, 3).adversarial,
     "pwws": pwws.perturb(BagOfWords(), text, 1, 3).adversarial,
 }))

@@ -9,6 +9,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -104,6 +105,7 @@ class SwapAttack:
 
     def __init__(self, spec: str = "swap(words=all)") -> None:
         self.spec = spec
+        self.resources: dict[str, str] = {}
         self.seeds: list[int] = []
 
     def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
@@ -126,6 +128,7 @@ class FunctionAttack:
 
     name = "function"
     spec = "swap(words=all)"
+    resources: ClassVar[dict[str, str]] = {}
 
     def __init__(self, function: Callable[[Fields], Attempt]) -> None:
         self.function = function

@@ -241,6 +241,13 @@ def test_an_unfinished_run_is_flagged() -> None:
     assert "incomplete: 2 of 60 examples" in row.flags
 
 
+def test_a_substituted_word_list_is_flagged() -> None:
+    own = {"resource.wordnet": "data-dir 12ab", "resource.stopwords": "nltk 34cd"}
+    for settings, flagged in ((own, False), ({**own, "resource.stopwords": "substitute 5"}, True)):
+        row = summary_of(rows("hf"), settings=settings).row("none", "direct")
+        assert ("substitute for the attack's own stopwords" in row.flags) is flagged
+
+
 def test_p_values_compare_the_same_examples() -> None:
     # the control lacks the last examples: 5 pairs, all for the defence, p = 2 / 2**5
     found = summary_of([*rows("ff"), *rows("hhhhhhh", DEFENSE), *rows("fffff", CONTROL)])
