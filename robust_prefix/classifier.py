@@ -46,6 +46,7 @@ class PrefixClassifier:
     Args:
         defense: none where not given.
         subspaces: kept for :meth:`save_pretrained`; the defence's own where not given.
+        measurements: what is known of the prefix, kept for :meth:`save_pretrained`.
 
     Raises:
         ArtifactError: the prefix belongs to another base model.
@@ -58,10 +59,12 @@ class PrefixClassifier:
         prefix: Prefix,
         defense: Defense[Any] | None = None,
         subspaces: Subspaces | None = None,
+        measurements: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = PrefixModel(backbone, task, prefix)
         self.defense = defense if defense is not None else NoDefense()
         self.subspaces = subspaces if subspaces is not None else self.defense.subspaces
+        self.measurements = dict(measurements or {})
 
     @property
     def task(self) -> Task:
@@ -71,7 +74,12 @@ class PrefixClassifier:
     def with_defense(self, defense: Defense[Any]) -> PrefixClassifier:
         """The same classifier behind another defence; the model is shared."""
         return PrefixClassifier(
-            self.model.backbone, self.task, self.model.prefix, defense, self.subspaces
+            self.model.backbone,
+            self.task,
+            self.model.prefix,
+            defense,
+            self.subspaces,
+            self.measurements,
         )
 
     def logits(self, texts: Sequence[Text], batch_size: int = 32) -> Tensor:
@@ -124,6 +132,7 @@ class PrefixClassifier:
             prefix=self.model.prefix,
             subspaces=self.subspaces,
             defense=self.defense.spec,
+            measurements=self.measurements,
         ).save(folder)
 
     @classmethod
@@ -153,4 +162,4 @@ class PrefixClassifier:
             defense = build_defense(spec, run.subspaces)
         if backbone is None:
             backbone = load_backbone(run.prefix.base_model, device=device, dtype=dtype)
-        return cls(backbone, run.task, run.prefix, defense, run.subspaces)
+        return cls(backbone, run.task, run.prefix, defense, run.subspaces, run.measurements)
