@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from robust_prefix.cli.common import (
     DataDirOption,
@@ -21,7 +20,7 @@ from robust_prefix.cli.common import (
     SeedOption,
     command,
 )
-from robust_prefix.cli.output import print_json
+from robust_prefix.cli.output import show_summary
 
 
 @command
@@ -50,8 +49,6 @@ def attack(
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.data import load_split
     from robust_prefix.evaluation.bench import run_attack
-    from robust_prefix.evaluation.summary import headline
-    from robust_prefix.evaluation.tables import print_summary
     from robust_prefix.runs import Run
 
     task = Run.load(run, data_dir).task
@@ -74,7 +71,4 @@ def attack(
         seed=seed,
         out=out,
     )
-    print_summary(summary, Console(stderr=json))
-    Console(stderr=True).print(f"report: {out / 'report.html'}")
-    if json:
-        print_json(headline(summary, tested.spec, protocol))
+    show_summary(summary, out, json)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from robust_prefix.cli.common import (
     DataDirOption,
@@ -18,7 +17,7 @@ from robust_prefix.cli.common import (
     SeedOption,
     command,
 )
-from robust_prefix.cli.output import print_json
+from robust_prefix.cli.output import show_summary
 
 DEMO_RUN = "zoo:sst2-smollm2-135m"
 
@@ -42,8 +41,6 @@ def demo(
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.data import load_file
     from robust_prefix.evaluation.bench import run_attack
-    from robust_prefix.evaluation.summary import headline
-    from robust_prefix.evaluation.tables import print_summary
     from robust_prefix.runs import ZOO
 
     classifier = PrefixClassifier.from_pretrained(
@@ -60,7 +57,4 @@ def demo(
         seed=seed,
         out=out,
     )
-    print_summary(summary, Console(stderr=json))
-    Console(stderr=True).print(f"report: {out / 'report.html'}")
-    if json:
-        print_json(headline(summary, classifier.defense.spec, "worst"))
+    show_summary(summary, out, json)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from robust_prefix.cli.common import JsonOption, command
-from robust_prefix.cli.output import print_json
+from robust_prefix.cli.output import show_summary
 
 
 @command
@@ -24,12 +23,7 @@ def report(
     from robust_prefix.evaluation.bench import DATABASE
     from robust_prefix.evaluation.outputs import write_results
     from robust_prefix.evaluation.store import RecordStore
-    from robust_prefix.evaluation.summary import headline
-    from robust_prefix.evaluation.tables import print_summary
 
     with RecordStore(results / DATABASE) as store:
-        manifest = store.manifest
         summary = write_results(store, out or results)[0].summary
-    print_summary(summary, Console(stderr=json))
-    if json:
-        print_json(headline(summary, manifest.defense, manifest.protocol))
+    show_summary(summary, out or results, json)
