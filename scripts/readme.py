@@ -17,7 +17,7 @@ from rich.console import Console
 
 from robust_prefix.cli.app import app
 from robust_prefix.evaluation.bench import DATABASE
-from robust_prefix.evaluation.outputs import Run
+from robust_prefix.evaluation.results import Results
 from robust_prefix.evaluation.store import RecordStore
 from robust_prefix.evaluation.tables import print_summary
 from robust_prefix.files import write_text
@@ -42,7 +42,7 @@ def help_text() -> str:
 def demo_table(results: Path) -> str:
     """What ``robust-prefix report`` prints for a run, as plain text."""
     with RecordStore(results / DATABASE) as store:
-        summary = Run.read(store).summary
+        summary = Results.read(store).summary
     page = io.StringIO()
     print_summary(summary, Console(file=page, width=WIDTH, color_system=None))
     return "\n".join(line.rstrip() for line in page.getvalue().strip("\n").splitlines())

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robust_prefix.evaluation.outputs import Run, write_results
+    from robust_prefix.evaluation.outputs import write_results
     from robust_prefix.evaluation.protocols import (
         PROTOCOLS,
         Attack,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from robust_prefix.evaluation.records import Manifest, Record
     from robust_prefix.evaluation.report import render_report
+    from robust_prefix.evaluation.results import Results
     from robust_prefix.evaluation.runner import CountingVictim, Progress, System, evaluate
     from robust_prefix.evaluation.store import RecordStore
     from robust_prefix.evaluation.summary import Summary, SummaryRow, headline, summarize
@@ -37,7 +38,7 @@ __all__ = [
     "Progress",
     "Record",
     "RecordStore",
-    "Run",
+    "Results",
     "Summary",
     "SummaryRow",
     "System",
@@ -53,10 +54,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    "outputs": ("Run", "write_results"),
+    "outputs": ("write_results",),
     "protocols": ("PROTOCOLS", "Attack", "Attempt", "Classifier", "Example", "Victim"),
     "records": ("Manifest", "Record"),
     "report": ("render_report",),
+    "results": ("Results",),
     "runner": ("CountingVictim", "Progress", "System", "evaluate"),
     "store": ("RecordStore",),
     "summary": ("Summary", "SummaryRow", "headline", "summarize"),

@@ -7,39 +7,21 @@ import dataclasses
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from robust_prefix import files
-from robust_prefix.evaluation.records import Manifest, Record
+from robust_prefix.evaluation.records import Record
+from robust_prefix.evaluation.results import Results
 from robust_prefix.evaluation.store import RecordStore
-from robust_prefix.evaluation.summary import Summary, summarize
 
 # Not in the CSV: it differs between equal runs.
 _VOLATILE = ("seconds",)
 CSV_COLUMNS = tuple(f.name for f in dataclasses.fields(Record) if f.name not in _VOLATILE)
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run read back: what it was, its records in order, and their summary."""
-
-    manifest: Manifest
-    records: tuple[Record, ...]
-    summary: Summary
-
-    @classmethod
-    def read(cls, store: RecordStore) -> Run:
-        """The run in ``store``.
-
-        Raises:
-            ConfigError: it has no records yet.
-        """
-        records = tuple(store.records())
-        return cls(store.manifest, records, summarize(records, store.manifest))
-
-
-def write_results(stores: RecordStore | Sequence[RecordStore], out_dir: str | Path) -> list[Run]:
+def write_results(
+    stores: RecordStore | Sequence[RecordStore], out_dir: str | Path
+) -> list[Results]:
     """Write ``results.csv``, ``summary.json`` and ``report.html`` of one run or of several.
 
     ``summary.json`` of one run is its headline with ``manifest`` and ``rows``; of several it has
@@ -50,7 +32,7 @@ def write_results(stores: RecordStore | Sequence[RecordStore], out_dir: str | Pa
         ResourceError: the report needs a package that is not installed; the other files are there.
         StorageError: a file could not be written.
     """
-    runs = [Run.read(s) for s in ([stores] if isinstance(stores, RecordStore) else stores)]
+    runs = [Results.read(s) for s in ([stores] if isinstance(stores, RecordStore) else stores)]
     out_dir = Path(out_dir)
     files.write_text(out_dir / "results.csv", records_csv(r for run in runs for r in run.records))
     summaries = [run.summary.to_dict() for run in runs]

@@ -34,7 +34,7 @@ from robust_prefix.errors import ConfigError, ResourceError, StorageError
 from robust_prefix.evaluation import (
     Attempt,
     Example,
-    Run,
+    Results,
     System,
     evaluate,
     render_report,
@@ -60,14 +60,14 @@ HOSTILE = {
 }
 
 
-def run_of(original: str, adversarial: str | None = None, message: str = "") -> Run:
+def run_of(original: str, adversarial: str | None = None, message: str = "") -> Results:
     one = record(
         original=(original,),
         adversarial=None if adversarial is None else (adversarial,),
         message=message,
     )
     found = manifest(protocol="direct", n=1)
-    return Run(found, (one,), summarize([one], found))
+    return Results(found, (one,), summarize([one], found))
 
 
 @dataclasses.dataclass
@@ -249,7 +249,7 @@ def test_hostile_text_is_text(text: str) -> None:
         original=(text,), adversarial=(f"{text} z",), message=text, defense=text, role="defense"
     )
     found = manifest(protocol="direct", n=1, model=text, labels=(text, f"not {text}"))
-    page_text = render_report([Run(found, (one,), summarize([one], found))])
+    page_text = render_report([Results(found, (one,), summarize([one], found))])
     page = Page(page_text)
     assert len(page.all("script")) == len(harmless.all("script")) == 1
     assert len(page.all("style")) == 1
@@ -357,7 +357,7 @@ def test_a_browser_runs_our_script_and_no_other(tmp_path: Path) -> None:
     ]
     found = manifest(protocol="direct", n=len(hostile))
     page = tmp_path / "report.html"
-    page.write_text(render_report([Run(found, tuple(hostile), summarize(hostile, found))]))
+    page.write_text(render_report([Results(found, tuple(hostile), summarize(hostile, found))]))
     assert CHROMIUM is not None
     dumped = subprocess.run(
         [

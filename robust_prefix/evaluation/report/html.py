@@ -23,7 +23,7 @@ from robust_prefix.evaluation.summary import Summary, SummaryRow, short_name
 from robust_prefix.evaluation.visible import Chunk, chunks, scripts
 
 if TYPE_CHECKING:
-    from robust_prefix.evaluation.outputs import Run
+    from robust_prefix.evaluation.results import Results
 
 _WORDS = {
     "outcome_words": {
@@ -71,7 +71,7 @@ class SystemOption:
     chosen: bool
 
 
-def render_report(runs: Sequence[Run]) -> str:
+def render_report(runs: Sequence[Results]) -> str:
     """The page for ``runs``, as HTML.
 
     Raises:
@@ -123,7 +123,7 @@ def render_report(runs: Sequence[Run]) -> str:
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _title(runs: Sequence[Run]) -> str:
+def _title(runs: Sequence[Results]) -> str:
     if len(runs) != 1:
         return f"{len(runs)} attacks"
     manifest = runs[0].manifest
@@ -139,7 +139,7 @@ def _system_value(number: int, record: Record) -> str:
     return f"{number} {record.protocol} {record.defense}"
 
 
-def _system_options(runs: Sequence[Run]) -> list[SystemOption]:
+def _system_options(runs: Sequence[Results]) -> list[SystemOption]:
     """Each system and protocol that has records; the first defence is shown at first."""
     found: dict[str, tuple[str, Record]] = {}
     for number, run in enumerate(runs, start=1):
