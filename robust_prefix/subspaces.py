@@ -1,7 +1,7 @@
 """What "normal" looks like inside the model: a mean and a low-rank basis a layer.
 
 Pure functions on tensors and a streaming fit whose memory does not grow with the data
-(Yang & Liu, ICLR 2022, section 4: the columns of ``V_j`` span the subspace of layer ``j``, and
+(Yang & Liu, ICLR 2022: the columns of ``V_j`` span the subspace of layer ``j``, and
 ``Q_j = V_j V_j^T`` projects onto it).
 """
 

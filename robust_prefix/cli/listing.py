@@ -73,7 +73,7 @@ def _defenses(_: object) -> list[Row]:
     return [
         {
             "name": name,
-            "what it does": (defense.__doc__ or "").splitlines()[0],
+            "what it does": defense.summary,
             "settings": ", ".join(entry.name for entry in fields(defense.config_type)),
             "needs": "subspaces" if defense.needs_subspaces else "",
         }

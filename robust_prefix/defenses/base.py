@@ -35,6 +35,7 @@ class Defense(ABC, Generic[Config]):
 
     Attributes:
         name: what users type.
+        summary: what it does, in a few words.
         dynamic: it optimises at inference; a replay number alone says nothing about it.
         randomized: two calls with the same text may differ.
         batch_dependent: an answer depends on the other texts of the batch, so batches keep the
@@ -44,6 +45,7 @@ class Defense(ABC, Generic[Config]):
     """
 
     name: ClassVar[str]
+    summary: ClassVar[str]
     config_type: ClassVar[type[Any]] = NoSettings
     dynamic: ClassVar[bool] = False
     randomized: ClassVar[bool] = False
@@ -124,6 +126,7 @@ class NoDefense(Defense[NoSettings]):
     """The classifier as it was trained."""
 
     name = "none"
+    summary = "the classifier as it was trained"
 
     def run(self, model: PrefixModel, encoded: Encoded) -> Tensor:
         return model.logits(encoded)

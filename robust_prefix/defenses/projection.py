@@ -17,6 +17,7 @@ class Projection(Defense[NoSettings]):
     """Replace ``h_j`` by ``argmin_p ||p - h_j||`` over the subspace of each fitted layer ``j``."""
 
     name = "projection"
+    summary = "sets each state to its nearest point in the subspace, no optimisation"
     needs_subspaces = True
 
     def run(self, model: PrefixModel, encoded: Encoded) -> Tensor:

@@ -44,6 +44,7 @@ class RandomPrefix(Defense[RandomPrefixConfig]):
     """
 
     name = "random-prefix"
+    summary = "the control: noise of the same norm in the same layers"
     config_type = RandomPrefixConfig
 
     @classmethod

@@ -39,13 +39,14 @@ class RobustPrefixConfig:
 
 
 class RobustPrefix(Defense[RobustPrefixConfig]):
-    """Additional prefix tuned at inference, ``min sum_j ||(I - Q_j)(h_j - m_j)||^2`` (eq. 8).
+    """Additional prefix tuned at inference, ``min sum_j ||(I - Q_j)(h_j - m_j)||^2``.
 
     Only the layers below the deepest fitted state are run while tuning: no other prefix receives
     gradient from this loss.
     """
 
     name = "robust-prefix"
+    summary = "tunes an additional prefix for each text until its states look normal"
     config_type = RobustPrefixConfig
     dynamic = True
     needs_subspaces = True
