@@ -64,7 +64,12 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
             f"expected a {kind} file written by robust-prefix at {path}, got a safetensors file "
             f"with the tensors {sorted(tensors)[:3]}"
         )
-    metadata = json.loads(header)
+    try:
+        metadata = json.loads(header)
+    except json.JSONDecodeError:
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise ArtifactError(f"expected JSON metadata in {path}, got {header[:40]!r}")
     if metadata.get("kind") != kind:
         raise ArtifactError(f"expected a {kind} file at {path}, got {metadata.get('kind')!r}")
     if metadata.get("version") != FORMAT_VERSION:

@@ -47,8 +47,8 @@ class TrainingConfig:
         max_examples: train on the first so many rows only; 0 takes all.
     """
 
-    epochs: float = Field(default=4, gt=0)
-    learning_rate: float = Field(default=5e-3, gt=0)
+    epochs: float = Field(default=4, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=5e-3, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=16, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
     evaluations_per_epoch: int = Field(default=2, ge=1)

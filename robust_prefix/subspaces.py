@@ -221,3 +221,5 @@ class Subspaces:
             )
         except KeyError as error:
             raise ArtifactError(f"expected {error} in {path}, got a file without it") from None
+        except (AttributeError, ValueError) as error:
+            raise ArtifactError(f"expected subspaces by layer in {path}, got {error}") from None

@@ -8,17 +8,19 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from robust_prefix.backbones import CausalBackbone, TokenBatch
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
-from robust_prefix.errors import ConfigError
+from robust_prefix.errors import ConfigError, StorageError
 from robust_prefix.files import read_json, write_json
 from robust_prefix.prefixes import Prefix
 from robust_prefix.prefixes.model import Prompter
@@ -241,8 +243,24 @@ def _run_trainer(
     done = int(resume_from.rpartition("-")[2]) if resume_from else 0
     with progress("training", total, done) as advance:
         trainer.add_callback(_callback(sampler, steps_per_epoch, advance))
-        trainer.train(resume_from_checkpoint=resume_from)
+        with _storage_errors(folder):
+            trainer.train(resume_from_checkpoint=resume_from)
     return [_history_row(row) for row in trainer.state.log_history if "step" in row]
+
+
+@contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    """Say what to do about a checkpoint that cannot be written, whichever library reports it."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch.save has no error of its own, only the name of its file
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise
+        raise StorageError(
+            f"expected to write a checkpoint into {folder}, got {str(error)!r}; free some space, "
+            "the same call goes on from the last whole checkpoint"
+        ) from error
 
 
 def _callback(sampler: LengthGroupedBatches, steps_per_epoch: int, advance: Advance) -> Any:

@@ -118,7 +118,7 @@ def test_a_truncated_file_is_named(run_dir: Path, name: str, share: float) -> No
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(
-        ArtifactError, match="got a damaged or foreign one .*make it again"
+        ArtifactError, match=r"got a damaged or foreign one .*make it again"
     ) as caught:
         Run.load(run_dir)
     assert str(path) in str(caught.value)
@@ -224,12 +224,12 @@ def test_a_broken_run_file_is_named(run_dir: Path, content: str | None, message:
 
 def test_a_run_without_its_prefix_is_named(run_dir: Path) -> None:
     (run_dir / PREFIX_FILE).unlink()
-    with pytest.raises(ArtifactError, match="expected a prefix file at .*prefix.safetensors"):
+    with pytest.raises(ArtifactError, match=r"expected a prefix file at .*prefix.safetensors"):
         Run.load(run_dir)
 
 
 def test_an_unknown_zoo_run_is_named() -> None:
-    with pytest.raises(ConfigError, match="expected a known run in the zoo .*got 'nothing'"):
+    with pytest.raises(ConfigError, match=r"expected a known run in the zoo .*got 'nothing'"):
         Run.load("zoo:nothing")
 
 
@@ -251,7 +251,7 @@ def test_subspaces_of_another_prefix_are_refused(
 ) -> None:
     spaces.check(backbone.fingerprint, spaces.prefix_fingerprint)
     for pair in (("other", spaces.prefix_fingerprint), (backbone.fingerprint, "other")):
-        with pytest.raises(ArtifactError, match="got ones for .*run robust-prefix fit-subspaces"):
+        with pytest.raises(ArtifactError, match=r"got ones for .*run robust-prefix fit-subspaces"):
             spaces.check(*pair)
 
 
@@ -264,7 +264,7 @@ def test_a_full_disk_leaves_the_old_run_or_none(
         shutil.rmtree(run_dir)
     before = contents(tmp_path)
     changed = dataclasses.replace(prefix, tensor=prefix.tensor + 1)
-    with file_size_limit(1000), pytest.raises(StorageError, match="File too large .*free some"):
+    with file_size_limit(1000), pytest.raises(StorageError, match=r"File too large .*free some"):
         Run(OWN, changed, spaces).save(run_dir)
     assert contents(tmp_path) == before
 

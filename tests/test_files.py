@@ -61,6 +61,12 @@ def test_others_may_read_what_was_written(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
 
 
+def _fail_after_writing(destination: Path, content: bytes, failure: BaseException) -> None:
+    with atomic_path(destination) as temporary:
+        temporary.write_bytes(content)
+        raise failure
+
+
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 @given(old=st.none() | st.binary(max_size=20), written=st.binary(max_size=20))
 @settings(max_examples=20, deadline=None)
@@ -74,9 +80,8 @@ def test_a_failure_changes_nothing(
             destination.write_bytes(old)
         before = contents(folder)
         expected = StorageError if isinstance(failure, OSError) else type(failure)
-        with pytest.raises(expected), atomic_path(destination) as temporary:
-            temporary.write_bytes(written)
-            raise failure
+        with pytest.raises(expected):
+            _fail_after_writing(destination, written, failure)
         assert contents(folder) == before
 
 

@@ -165,6 +165,8 @@ class CausalBackbone:
         Text that spells a special token is split like any other text: a user's text must not be
         able to end the prompt.
         """
+        if not prompts:
+            return []  # the tokenizer fails on an empty list
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             encoded = self.tokenizer(

@@ -73,23 +73,39 @@ class Prompter:
     def _truncate(self, fields: Fields, tokens: int) -> list[int]:
         """Cut the text, not the prompt: template and answer position stay whole."""
         limit = self.task.max_tokens
-        values = list(fields)
+        pieces = self.backbone.tokenize(fields)
+        room = limit - (tokens - sum(map(len, pieces)))  # what the template leaves
         while True:
-            pieces = self.backbone.tokenize(values)
-            longest = max(range(len(values)), key=lambda column: len(pieces[column]))
-            keep = len(pieces[longest]) - max(1, tokens - limit)
-            if keep < 1:
+            keep = _share(room, [len(piece) for piece in pieces])
+            if min(keep) < 1:
                 raise InputError(
                     f"expected room for text beside the template of {self.task.name!r}, got "
                     f"max_tokens={limit}; raise it"
                 )
-            values[longest] = self.backbone.tokenizer.decode(
-                pieces[longest][:keep], clean_up_tokenization_spaces=False
+            cut = tuple(
+                text
+                if kept == len(piece)
+                else self.backbone.tokenizer.decode(
+                    piece[:kept], clean_up_tokenization_spaces=False
+                )
+                for text, piece, kept in zip(fields, pieces, keep, strict=True)
             )
-            row = self.backbone.tokenize([self.task.render(tuple(values))])[0]
+            row = self.backbone.tokenize([self.task.render(cut)])[0]
             if len(row) <= limit:
                 return row
-            tokens = len(row)
+            # A character cut in two may come back as more tokens than it had: leave it less room.
+            room -= len(row) - limit
+
+
+def _share(room: int, lengths: Sequence[int]) -> list[int]:
+    """What each column keeps of ``room`` tokens: the longest are cut to one common length."""
+    keep = list(lengths)
+    shortest_first = sorted(range(len(lengths)), key=lambda column: lengths[column])
+    for place, column in enumerate(shortest_first):
+        # What a short column does not need is shared among those still to come.
+        keep[column] = min(lengths[column], room // (len(lengths) - place))
+        room -= keep[column]
+    return keep
 
 
 class PrefixModel:

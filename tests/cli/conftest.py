@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from robust_prefix.backbones import CausalBackbone
@@ -51,10 +52,19 @@ def run_dir(tmp_path: Path, pristine_run: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Here and in the processes a test starts: the order of a sum decides its last bits."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
 def _own_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is read from this machine's settings and nothing written outside of the test."""
     monkeypatch.setenv("ROBUST_PREFIX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for processes that a test starts
     monkeypatch.delenv("ROBUST_PREFIX_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
 

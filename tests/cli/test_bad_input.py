@@ -262,7 +262,11 @@ def test_data_that_is_missing_is_named_with_what_to_do(
     [
         (OWN_TASK, "text,label\na,1\n", "the columns ['review', 'label'] in"),
         (OWN_TASK, "text,label\na,1\n", "got ['text', 'label']"),
-        (OWN_TASK, "review,label\na,1\nb,superb\n", "(0 to 1, or bad, good) in row 1, got 'superb'"),
+        (
+            OWN_TASK,
+            "review,label\na,1\nb,superb\n",
+            "(0 to 1, or bad, good) in row 1, got 'superb'",
+        ),
         (OWN_TASK, "review,label\na,2\n", "in row 0, got 2"),
         (OWN_TASK, "review,label\n,1\n", "in review of text 0, got an empty text"),
         (OWN_TASK, "review,label\n  ,1\n", "in review of text 0, got only spaces"),
@@ -368,7 +372,9 @@ def test_results_that_are_none(refused: Refused, tmp_path: Path) -> None:
     assert contents(tmp_path) == {DATABASE: b"no database"}
 
 
-def test_a_full_disk_while_subspaces_are_saved(refused: Refused, run_dir: Path, data_dir: Path) -> None:
+def test_a_full_disk_while_subspaces_are_saved(
+    refused: Refused, run_dir: Path, data_dir: Path
+) -> None:
     before = contents(run_dir)
     arguments = ("fit-subspaces", run_dir, "--data-dir", data_dir, "--dtype", "float32")
     with file_size_limit(1000):
@@ -393,7 +399,7 @@ def test_no_space_when_the_last_file_is_put_in_its_place(
     assert contents(run_dir) == before
 
 
-@pytest.mark.parametrize("size", [200, 3000, 6000, 9000])
+@pytest.mark.parametrize("size", [200, 3000, 6000])
 def test_a_full_disk_while_training(
     refused: Refused, cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path, size: int
 ) -> None:
@@ -427,17 +433,19 @@ def test_ctrl_c_while_training(
     cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path, backbone: CausalBackbone
 ) -> None:
     out = tmp_path / "out"
-    arguments = ("train", "--out", out, "--model", model_dir, "--data-dir", data_dir)
-    arguments += ("--dtype", "float32", "--epochs", 20, "--batch-size", 8)  # type: ignore[assignment]
+    arguments = (
+        *("train", "--out", out, "--model", model_dir, "--data-dir", data_dir),
+        *("--dtype", "float32", "--epochs", 10, "--batch-size", 8),
+    )
     process = start(*arguments)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while not list(out.glob("checkpoints/checkpoint-*/trainer_state.json")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=200)
     finally:
         process.kill()
     assert process.returncode == 2
@@ -450,14 +458,14 @@ def test_ctrl_c_while_training(
     assert cli(*arguments).exit_code == 0
     assert Prefix.load(out / PREFIX_FILE).base_fingerprint == backbone.fingerprint
     steps = [row["step"] for row in json.loads((out / "training.json").read_text())["history"]]
-    assert max(steps) == 20 * 4
+    assert max(steps) == 10 * 4
     assert not (out / "checkpoints").exists()
 
 
 def test_one_line_in_a_process_of_its_own(run_dir: Path) -> None:
     """With the real stderr: no warning of a library and no traceback beside the line."""
     (run_dir / PREFIX_FILE).write_bytes((run_dir / PREFIX_FILE).read_bytes()[:100])
-    stdout, stderr = start("fit-subspaces", run_dir).communicate(timeout=60)
+    stdout, stderr = start("fit-subspaces", run_dir).communicate(timeout=200)
     assert stdout == ""
     assert len(stderr.splitlines()) == 1
     assert stderr.startswith("robust-prefix: expected a safetensors file at ")

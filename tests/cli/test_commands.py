@@ -191,7 +191,7 @@ def test_a_killed_attack_ends_in_the_same_bytes(
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert process.returncode == -signal.SIGKILL, process.stderr
     assert {path.name for path in killed.iterdir()} <= {DATABASE, f"{DATABASE}-journal"}
@@ -239,9 +239,7 @@ def run_through(cli: Cli, run: Path, train: Sequence[object], fit: Sequence[obje
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_an_own_task_from_a_file(
-    cli: Cli, tmp_path: Path, model_dir: Path, suffix: str
-) -> None:
+def test_an_own_task_from_a_file(cli: Cli, tmp_path: Path, model_dir: Path, suffix: str) -> None:
     """After training the run alone says what the task is and where in the data folder its data."""
     toml = own_task(tmp_path, suffix)
     training = ("--task", toml, "--model", model_dir, "--epochs", 1)
