@@ -6,6 +6,7 @@ defence run only the layers its loss reads and continue from their states.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -129,6 +130,7 @@ class CausalBackbone:
         self.max_positions: int = config.max_position_embeddings
         self._decoder: nn.Module = getattr(model, self.architecture.decoder)
         self._layers = getattr(self._decoder, self.architecture.layers)
+        self._float32_layers: dict[int, nn.Module] = {}
 
     @property
     def device(self) -> torch.device:
@@ -222,7 +224,8 @@ class CausalBackbone:
         """Run layers ``start`` to ``stop - 1`` with their prefixes.
 
         Args:
-            hidden: states before layer ``start``, ``(batch, tokens, hidden)``.
+            hidden: states before layer ``start``, ``(batch, tokens, hidden)``. Float32 states are
+                computed on in float32 whatever the model's own type.
             prefixes: keys and values by layer number; gradients flow to them.
 
         Returns:
@@ -250,10 +253,19 @@ class CausalBackbone:
             arguments["position_embeddings"] = rotary(hidden, positions[None])
             arguments["position_ids"] = positions[None]
         for index in range(start, stop):
-            output = self._layers[index](hidden, **arguments)
+            output = self._layer(index, hidden.dtype)(hidden, **arguments)
             hidden = output[0] if isinstance(output, tuple) else output
         self.passes.forward += hidden.shape[0] * (stop - start) / self.num_layers
         return hidden
+
+    def _layer(self, index: int, dtype: torch.dtype) -> nn.Module:
+        """A layer, or its float32 copy, made once, where float32 states meet a shorter type."""
+        layer: nn.Module = self._layers[index]
+        if dtype != torch.float32 or self.dtype == torch.float32:
+            return layer
+        if index not in self._float32_layers:
+            self._float32_layers[index] = copy.deepcopy(layer).float()
+        return self._float32_layers[index]
 
     def keys_and_values(self, text: str) -> Tensor:
         """What each layer's attention stores for ``text``.

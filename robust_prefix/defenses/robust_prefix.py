@@ -74,14 +74,20 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
             return self._tune(model, batch, embedded)
 
     def _tune(self, model: PrefixModel, batch: TokenBatch, embedded: Tensor) -> Tensor:
+        # Adam's first step is the gradient's sign. In bfloat16 the sign of a small gradient hangs
+        # on rounding, and that on the batch: margins moved by 2 with the company a text was in,
+        # and attacks reported adversaries that a second query did not confirm. In float32 they
+        # move as little as those of the plain model.
+        embedded = embedded.float()
         subspaces = self._subspaces_on(model)
         deepest = max(subspaces)
         per_example = self.config.mode == "example"
+        trained = model.prefix.tensor.to(embedded.device)
         rows = embedded.shape[0] if per_example else 1
         start = torch.zeros(rows, deepest, *model.prefix.tensor.shape[1:], device=embedded.device)
 
         def loss(additional: Tensor) -> Tensor:
-            prefixes = add_to_first_layers(model.prefix_tensor, additional)
+            prefixes = add_to_first_layers(trained, additional)
             states = [batch.at_answer(embedded)]
             hidden = embedded
             for layer in range(deepest):
