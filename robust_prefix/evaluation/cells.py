@@ -23,8 +23,8 @@ class Cell:
 
     @property
     def held(self) -> bool:
-        """Right before the attack and still right after it."""
-        return self.outcome == "failed"
+        """Right before the attack and still right after it, whenever it was asked."""
+        return all(record.held for record in self.records)
 
     @property
     def clean(self) -> bool:

@@ -23,7 +23,7 @@ _EXPLANATIONS = {
     "replay better than direct": "It breaks texts made for another model, not an attacker who can "
     "ask it. Read the direct row.",
     "verification failed": "The attack claimed success, but the model was right when asked about "
-    "the reported text once more. Counted as held.",
+    "the reported text once more. Not counted as held.",
     "no better than the equal-norm control": "What it gains, random noise of the same size gains "
     "too: the gain is not due to what was tuned.",
     "worse than the equal-norm control": "Random noise of the same size holds more often.",

@@ -101,8 +101,8 @@ class Record:
 
     @property
     def held(self) -> bool:
-        """Right before the attack and still right after it."""
-        return self.outcome == "failed"
+        """Right before the attack and still right after it, whenever it was asked."""
+        return self.outcome == "failed" and not self.unverified
 
     @property
     def attacked(self) -> bool:
@@ -112,7 +112,9 @@ class Record:
     @property
     def unverified(self) -> bool:
         """The attack reported an adversary which did not fool the system when asked again."""
-        return self.protocol == "direct" and self.held and self.adversarial is not None
+        return (
+            self.protocol == "direct" and self.outcome == "failed" and self.adversarial is not None
+        )
 
     @property
     def note(self) -> str:

@@ -236,7 +236,7 @@ def _row(
         errors=outcomes.count("error"),
         unverified=sum(record.unverified for record in records),
         clean_accuracy=wilson(sum(cell.clean for cell in cells.values()), n),
-        robust_accuracy=wilson(failed, n),
+        robust_accuracy=wilson(sum(cell.held for cell in cells.values()), n),
         attack_success_rate=wilson(succeeded, succeeded + failed),
         queries_mean=bootstrap_mean(queries, seed=manifest.seed),
         forward_passes=_per(records, "forward_passes", predictions),

@@ -38,10 +38,11 @@ def summary_table(summary: Summary) -> RenderableType:
         (short_name(manifest.attack), "bold"),
         f" on {manifest.task}, {manifest.model}, {manifest.n} texts, seed {manifest.seed}",
     )
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    # Narrow enough for the longest system's name on a terminal of 80 columns.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("system", overflow="fold")
-    for name in ("clean", "robust", "95% interval", "attack success", "queries", "passes"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("clean", "robust", "95%\ninterval", "attack\nsuccess", "queries", "passes"):
+        table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
     for protocol in summary.protocols:
         table.add_row(Text(protocol, style="bold"))
         for row in summary.at(protocol):

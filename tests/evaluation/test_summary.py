@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -233,6 +234,13 @@ def test_undefended_stands_for_every_protocol() -> None:
 )
 def test_flags(records: list[Record], defense: str, protocol: str, flag: str, raised: bool) -> None:
     assert (flag in summary_of(records).row(defense, protocol).flags) is raised
+
+
+def test_an_adversary_that_worked_once_is_not_held() -> None:
+    """Whoever answers wrongly in one batch and rightly in another has not held."""
+    last = dataclasses.replace(rows("h")[0], example=3)
+    row = summary_of([*rows("hhh", adversarial=("b",)), last]).row("none", "direct")
+    assert (row.unverified, row.robust_accuracy.value) == (3, 1 / 4)
 
 
 def test_an_unfinished_run_is_flagged() -> None:
