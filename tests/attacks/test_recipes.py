@@ -1,4 +1,4 @@
-"""The two attacks on small victims."""
+"""Every attack on small victims."""
 
 from __future__ import annotations
 
@@ -17,13 +17,24 @@ from attacks.recipes import RECIPES
 from attacks.resources import find_resource, is_available
 from robust_prefix.errors import ConfigError, InputError, ResourceError
 
+pytestmark = pytest.mark.usefixtures("encoder")
+
 Build = Callable[..., Recipe]
 POSITIVE = (
     "a charming , and often moving film",
     "the actor is great and the journey is good",
     "i enjoy this good movie , it 's lovely",
 )
-FLIPPED_BY = {"deepwordbug": POSITIVE, "pwws": ("a charming film", "a great , great journey")}
+FLIPPED_BY = {
+    "deepwordbug": POSITIVE,
+    # The toy encoder is untrained: its similarities mean nothing, so none is asked for here.
+    "textbugger(min_similarity=0)": POSITIVE,
+    "textfooler(min_similarity=0)": ("a charming , and often moving film", "a great , great trip"),
+    "pruthi(max_word_swaps=3)": POSITIVE,
+    "greedy-substitution(max_changed=0.5)": POSITIVE,
+    "pwws": ("a charming film", "a great , great journey"),
+    "random-substitution(max_changed=0.5)": POSITIVE,
+}
 CASES = [(name, text) for name, texts in FLIPPED_BY.items() for text in texts]
 PAIR = ("premise", "hypothesis")
 
@@ -300,7 +311,7 @@ def test_without_wordnet_pwws_says_how_to_get_it(
         build_attack("pwws", ("text",))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["deepwordbug", "pruthi", "pwws"])
 def test_it_does_as_textattacks_own_recipe(
     name: str, build: Build, bag_of_words: Any, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,14 +322,18 @@ def test_it_does_as_textattacks_own_recipe(
     from nltk.corpus.reader import WordNetCorpusReader
     from textattack.transformations.word_swaps import word_swap_wordnet
 
-    from attacks.resources import corpus_root
+    from attacks.nltk_data import nltk_root
 
     monkeypatch.setattr(nltk, "download", lambda *_: False)
-    root = corpus_root(find_resource("wordnet", data_dir))
+    root = nltk_root(find_resource("wordnet", data_dir))
     with pytest.warns(UserWarning, match="multilingual"):
         monkeypatch.setattr(word_swap_wordnet, "wordnet", WordNetCorpusReader(root, None))
 
-    recipes = {"deepwordbug": shipped.DeepWordBugGao2018, "pwws": shipped.PWWSRen2019}
+    recipes = {
+        "deepwordbug": shipped.DeepWordBugGao2018,
+        "pruthi": shipped.Pruthi2019,
+        "pwws": shipped.PWWSRen2019,
+    }
     own = recipes[name].build(attack._wrapper)
     # The one intended difference here: which stopwords.
     stop = attack._attack.pre_transformation_constraints[1].stopwords
