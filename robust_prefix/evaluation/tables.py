@@ -39,7 +39,7 @@ def summary_table(summary: Summary) -> RenderableType:
         f" on {manifest.task}, {manifest.model}, {manifest.n} texts, seed {manifest.seed}",
     )
     # Narrow enough for the longest system's name on a terminal of 80 columns.
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=0)
     table.add_column("system", overflow="fold")
     for name in ("clean", "robust", "95%\ninterval", "attack\nsuccess", "queries", "passes"):
         table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
