@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robust_prefix.errors import ConfigError, InputError, ResourceError
-from robust_prefix.tasks import SPLITS, Fields, Task
+from robust_prefix.tasks import Fields, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -164,12 +164,6 @@ def _checked(task: Task, rows: Sequence[Row], source: str) -> Dataset:
 def rows_as_fields(task: Task, rows: Dataset) -> list[Fields]:
     """The texts of a split as ``Fields``, in order."""
     return list(zip(*(rows[column] for column in task.columns), strict=True))
-
-
-def check_split_name(split: str) -> None:
-    """Raise ConfigError for a split that no task has."""
-    if split not in SPLITS:
-        raise ConfigError(f"expected a split of {'/'.join(SPLITS)}, got {split!r}")
 
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

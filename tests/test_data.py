@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from robust_prefix.data import (
-    check_split_name,
     length_batches,
     load_file,
     load_split,
@@ -209,9 +208,6 @@ def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     missing = f"data for task 'own' at {tmp_path / 'a.csv'}, got no file there; {advice}"
     with pytest.raises(ResourceError, match=missing):
         load_split(own_task(tmp_path, train="a.csv"), "train")
-    check_split_name("dev")
-    with pytest.raises(ConfigError, match="expected a split of train/dev/test, got 'valid'"):
-        check_split_name("valid")
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 9))

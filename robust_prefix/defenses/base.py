@@ -98,7 +98,7 @@ class Defense(ABC, Generic[Config]):
         classes = len(model.task.labels)
         scores = torch.empty(len(texts), classes)
         before = dataclasses.replace(model.backbone.passes)
-        for indices in self._batches(encoded, batch_size):
+        for indices in self.batches(encoded, batch_size):
             with torch.no_grad():
                 batch = self.run(model, encoded.select(indices)).float().cpu()
             if batch.shape != (len(indices), classes) or not torch.isfinite(batch).all():
@@ -111,7 +111,8 @@ class Defense(ABC, Generic[Config]):
         self.cost.backward += model.backbone.passes.backward - before.backward
         return scores
 
-    def _batches(self, encoded: Encoded, batch_size: int) -> list[list[int]]:
+    def batches(self, encoded: Encoded, batch_size: int) -> list[list[int]]:
+        """Indices of the texts that go through the model together."""
         if self.batch_dependent:
             everything = list(range(len(encoded)))
             return [everything[i : i + batch_size] for i in range(0, len(encoded), batch_size)]

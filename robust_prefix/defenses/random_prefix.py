@@ -56,7 +56,7 @@ class RandomPrefix(Defense[RandomPrefixConfig]):
         squares = [
             defense.additional_prefix(model, encoded.select(batch)).square().mean((0, 2, 3, 4, 5))
             * len(batch)
-            for batch in defense._batches(encoded, 32)
+            for batch in defense.batches(encoded, 32)
         ]
         mean_square = torch.stack(squares).sum(0) / len(encoded)
         # Rounded, so that the number in a report rebuilds the very same control.

@@ -6,8 +6,6 @@ after training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -68,16 +66,3 @@ def build_parameters(start: Tensor, config: PrefixTuningConfig) -> DirectPrefix 
     if config.reparameterization == "mlp":
         return MLPPrefix(start, config.mlp_width)
     return DirectPrefix(start)
-
-
-@dataclass(frozen=True)
-class ParameterCount:
-    """How small the learned part is."""
-
-    trainable: int
-    total: int
-
-    @property
-    def percent(self) -> float:
-        """Trainable parameters as a share of the frozen model's, in percent."""
-        return 100 * self.trainable / self.total
