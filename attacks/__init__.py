@@ -12,7 +12,7 @@ from pathlib import Path
 from attacks.recipes import RECIPES
 from attacks.resources import INSTALL_COMMAND, get_command, is_available
 from robust_prefix.errors import unknown_name
-from robust_prefix.evaluation.protocols import Attack
+from robust_prefix.evaluation.protocols import Attack, Knowledge
 from robust_prefix.specs import build_config, parse_spec
 
 __all__ = ["AttackInfo", "build_attack", "list_attacks"]
@@ -24,6 +24,9 @@ class AttackInfo:
 
     name: str
     paper: str
+    knowledge: Knowledge
+    edits: str
+    deviation: str  # from the paper; empty where there is none
     needs: tuple[str, ...]
     missing: tuple[str, ...]  # packages and resources
     command: str | None  # gets what is missing; None where nothing is
@@ -68,6 +71,9 @@ def _info(name: str, data_dir: str | Path | None) -> AttackInfo:
     return AttackInfo(
         name,
         recipe.paper,
+        recipe.knowledge,
+        recipe.edits,
+        recipe.deviation,
         recipe.needs,
         missing=(*packages, *resources),
         command=" && ".join(commands) or None,

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, PositiveInt
 from attacks.resource_base import Found
 from attacks.resources import find_resource, require_package
 from robust_prefix.errors import InputError, unknown_name
-from robust_prefix.evaluation.protocols import Attempt, Victim
+from robust_prefix.evaluation.protocols import Attempt, Goal, Knowledge, ThreatModel, Victim
 from robust_prefix.specs import Spec
 from robust_prefix.tasks import Fields
 
@@ -43,6 +43,17 @@ Config = TypeVar("Config", bound=RecipeConfig)
 class Recipe(ABC, Generic[Config]):
     """One attack of the literature, ready for texts with the given columns.
 
+    Attributes:
+        name: what users type.
+        paper: authors, year and address.
+        knowledge: what it reads of the victim.
+        goal: what its adversaries are to do.
+        edits: the limits of what it changes, in one line.
+        deviation: how it differs from its paper, in one line; stored with every result.
+        packages: of the extra ``attacks``, those it imports.
+        needs: resources by their names in ``attacks.resources``.
+        config_class: its settings.
+
     Args:
         columns: names of the text columns, in the order of ``Fields``.
         config: the recipe's settings.
@@ -55,8 +66,12 @@ class Recipe(ABC, Generic[Config]):
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    packages: ClassVar[tuple[str, ...]] = ()  # of the extra ``attacks``
-    needs: ClassVar[tuple[str, ...]] = ()  # resources, by their names in attacks.resources
+    knowledge: ClassVar[Knowledge] = "score"
+    goal: ClassVar[Goal] = "misclassify"
+    edits: ClassVar[str]
+    deviation: ClassVar[str] = ""
+    packages: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
     config_class: ClassVar[type[RecipeConfig]]
 
     def __init__(
@@ -74,6 +89,16 @@ class Recipe(ABC, Generic[Config]):
         """Canonical name with every setting, as ``build_attack`` reads it."""
         settings = dataclasses.asdict(self.config)
         return str(Spec(self.name, {key: _as_text(value) for key, value in settings.items()}))
+
+    @property
+    def threat(self) -> ThreatModel:
+        """What the attacker may do and see, these settings considered."""
+        return ThreatModel(
+            knowledge=self.knowledge,
+            columns=tuple(name for name in self.columns if name not in self._protected),
+            edits=self.edits,
+            max_queries=self.config.max_queries,
+        )
 
     @property
     def resources(self) -> dict[str, str]:

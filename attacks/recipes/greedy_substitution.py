@@ -32,6 +32,7 @@ class GreedySubstitution(SubstitutionAttack[GreedySubstitutionConfig]):
 
     name = "greedy-substitution"
     paper = "own; search of Jin et al. 2020, https://arxiv.org/abs/1907.11932"
+    edits = "listed neighbours in max_changed of the words, no other constraint"
     config_class = GreedySubstitutionConfig
 
     def _search(

@@ -40,6 +40,8 @@ class Pruthi(TextAttackRecipe[PruthiConfig]):
 
     name = "pruthi"
     paper = "Pruthi et al. 2019, https://aclanthology.org/P19-1561/"
+    edits = "one typo inside a word of 4 letters or more, in max_word_swaps words"
+    deviation = "one random letter at each place where the paper tries all; own greedy search"
     needs = ("stopwords",)
     config_class = PruthiConfig
 

@@ -38,6 +38,11 @@ class PWWS(TextAttackRecipe[PWWSConfig]):
 
     name = "pwws"
     paper = "Ren et al. 2019, https://aclanthology.org/P19-1103/"
+    edits = "one WordNet synonym a word, no stopwords"
+    deviation = (
+        "no swap of named entities; synonyms of every part of speech; weighted by the score "
+        "reached, as in TextAttack 0.3.11"
+    )
     needs = ("stopwords", "wordnet")
     config_class = PWWSConfig
 

@@ -30,6 +30,7 @@ class RandomSubstitution(SubstitutionAttack[RandomSubstitutionConfig]):
 
     name = "random-substitution"
     paper = "own; candidates of Mrksic et al. 2016, https://aclanthology.org/N16-1018/"
+    edits = "listed neighbours in max_changed of the words, no other constraint"
     config_class = RandomSubstitutionConfig
 
     def _search(

@@ -47,6 +47,14 @@ class TextBugger(TextAttackRecipe[TextBuggerConfig]):
 
     name = "textbugger"
     paper = "Li et al. 2019, https://arxiv.org/abs/1812.05271"
+    edits = (
+        "one bug a word: split, shortened, swapped letters, look-alike letter or near word; "
+        "sentence cosine of min_similarity or more"
+    )
+    deviation = (
+        "own look-alike table, near words from the counter-fitted list, MiniLM in place of "
+        "USE, words ranked without sentences"
+    )
     needs = ("stopwords", "counterfitted-neighbors", "sentence-encoder")
     config_class = TextBuggerConfig
 

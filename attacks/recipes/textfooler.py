@@ -48,6 +48,14 @@ class TextFooler(TextAttackRecipe[TextFoolerConfig]):
 
     name = "textfooler"
     paper = "Jin et al. 2020, https://arxiv.org/abs/1907.11932"
+    edits = (
+        "one near word of the same part of speech a word; window similarity of min_similarity "
+        "or more"
+    )
+    deviation = (
+        "up to 8 listed neighbours in place of 50 from the vectors; MiniLM in place of USE, "
+        "not asked about texts shorter than 15 words"
+    )
     needs = ("counterfitted-neighbors", "averaged_perceptron_tagger_eng", "sentence-encoder")
     config_class = TextFoolerConfig
 

@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 ProtocolName = Literal["replay", "direct", "worst"]
 PROTOCOLS: tuple[ProtocolName, ...] = ("replay", "direct", "worst")
 
+Knowledge = Literal["none", "label", "score", "gradient"]
+"""What an attacker sees of the model: nothing, its answer, its scores, or their gradients."""
+
+Goal = Literal["misclassify", "keep"]
+"""What an adversary is to do: be misclassified; or keep its answer though the text was reduced to
+nonsense."""
+
+Through = Literal["fixed", "unrolled"]
+"""How a gradient passes a defence that tunes at inference: what it tuned is held constant, or the
+tuning itself is back-propagated through."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -52,6 +63,63 @@ class Victim(Protocol):
     def logits(self, texts: Sequence[Fields]) -> np.ndarray:
         """Scores of ``texts``: float32 ``(len(texts), classes)``."""
         ...
+
+
+@dataclass(frozen=True)
+class TokenGradients:
+    """How the loss of one text changes with the embeddings of its prompt's tokens.
+
+    Attributes:
+        tokens: ids of the whole prompt, template included.
+        spans: what each token covers as column, start and end in that column's text; None for the
+            template.
+        gradient: of ``loss`` with respect to the input embeddings, float32 ``(tokens, hidden)``.
+        loss: cross-entropy of the asked label over the label words.
+    """
+
+    tokens: tuple[int, ...]
+    spans: tuple[tuple[int, int, int] | None, ...]
+    gradient: np.ndarray
+    loss: float
+
+
+class GradientVictim(Victim, Protocol):
+    """What an attacker with the weights sees in addition."""
+
+    def gradients(
+        self, texts: Sequence[Fields], labels: Sequence[int], through: Through = "fixed"
+    ) -> list[TokenGradients]:
+        """Gradients of each text's loss for its label, through the defence.
+
+        Raises:
+            ConfigError: the defence cannot be differentiated.
+        """
+        ...
+
+    def embeddings(self) -> np.ndarray:
+        """The input embedding matrix: float32 ``(vocabulary, hidden)``."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, with the spaces they carry."""
+        ...
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """What an attacker may do and see.
+
+    Attributes:
+        knowledge: what is seen of the model.
+        columns: the text columns that may change.
+        edits: the limits of a change, in one line.
+        max_queries: queries an example may cost; None is no limit.
+    """
+
+    knowledge: Knowledge
+    columns: tuple[str, ...]
+    edits: str
+    max_queries: int | None
 
 
 @dataclass(frozen=True)
@@ -83,8 +151,39 @@ class Attack(Protocol):
         """
         ...
 
+    @property
+    def goal(self) -> Goal:
+        """What an adversary is to do."""
+        ...
+
+    @property
+    def threat(self) -> ThreatModel:
+        """What the attacker may do and see."""
+        ...
+
+    @property
+    def deviation(self) -> str:
+        """How this differs from its paper, in one line; empty where it does not."""
+        ...
+
     def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
         """Attack one example of class ``label``; the same ``seed`` gives the same attempt."""
+        ...
+
+
+class UniversalAttack(Attack, Protocol):
+    """One change for all texts, searched for once and then only applied."""
+
+    def fit(self, victim: Victim, examples: Sequence[Example], seed: int) -> str:
+        """Search for the change on training examples.
+
+        Returns:
+            What was found, as JSON text.
+        """
+        ...
+
+    def fitted(self, state: str) -> Attack:
+        """The attack that applies what ``fit`` returned."""
         ...
 
 
