@@ -79,11 +79,12 @@ def load_neighbors(found: Found) -> Neighbors:
 
 def neighbors_of(word: str, neighbors: Neighbors) -> list[str]:
     """What may stand for ``word``, in its case: ``Good`` gives ``Nice``, ``GOOD`` ``NICE``."""
-    cased = (_match_case(near, word) for near in neighbors.get(word.lower(), ()))
+    cased = (match_case(near, word) for near in neighbors.get(word.lower(), ()))
     return [near for near in dict.fromkeys(cased) if near != word]
 
 
-def _match_case(word: str, like: str) -> str:
+def match_case(word: str, like: str) -> str:
+    """``word`` in the case of ``like``: capitals throughout, a first one, or as it is."""
     if len(like) > 1 and like.isupper():
         return word.upper()
     return word[:1].upper() + word[1:] if like[:1].isupper() else word

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from attacks.base import Config, Recipe
-from attacks.nltk_data import nltk_root
 from attacks.textattack_import import import_textattack
 from attacks.victim import VictimWrapper
 from robust_prefix.errors import InputError
@@ -35,8 +34,8 @@ class Parts:
 class TextAttackRecipe(Recipe[Config]):
     """An attack composed of TextAttack's parts.
 
-    The goal is always misclassification. One instance attacks one example at a time; it is not
-    for use from several threads, for TextAttack draws from the global random generators.
+    One instance attacks one example at a time; it is not for use from several threads, for
+    TextAttack draws from the global random generators.
     """
 
     packages = ("textattack",)
@@ -52,6 +51,12 @@ class TextAttackRecipe(Recipe[Config]):
     @abstractmethod
     def parts(self) -> Parts:
         """The paper's transformation, constraints and search; called once TextAttack is there."""
+
+    def goal_function(self, **settings: Any) -> Any:
+        """What TextAttack aims at, which is misclassification unless ``goal`` says otherwise."""
+        from textattack.goal_functions import UntargetedClassification
+
+        return UntargetedClassification(self._wrapper, **settings)
 
     def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
         """Attack one example of class ``label``; the same ``seed`` gives the same attempt.
@@ -99,24 +104,19 @@ class TextAttackRecipe(Recipe[Config]):
 
     def _stopwords(self) -> list[str]:
         """The English stopwords of the folder that ``resources`` names."""
-        from nltk.corpus.reader import WordListCorpusReader
+        from attacks.lexicon import english_stopwords
 
-        words: list[str] = WordListCorpusReader(
-            nltk_root(self._found("stopwords")), ["english"]
-        ).words()
-        return words
+        return english_stopwords(self._found("stopwords"))
 
     def _compose(self) -> Any:
         from textattack import Attack
         from textattack.constraints.pre_transformation import InputColumnModification
-        from textattack.goal_functions import UntargetedClassification
 
         parts = self.parts()
         constraints = list(parts.constraints)
         if self._protected:
             constraints.append(InputColumnModification(list(self.columns), set(self._protected)))
-        goal = UntargetedClassification(
-            self._wrapper,
+        goal = self.goal_function(
             query_budget=self.config.max_queries or float("inf"),
             # All candidates of a step at once: the victim makes batches of its own.
             model_batch_size=2**15,

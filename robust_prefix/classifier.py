@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robust_prefix.backbones import CausalBackbone, load_backbone
 from robust_prefix.defenses import Defense, NoDefense, build_defense
+from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.runs import Run
 from robust_prefix.subspaces import Subspaces
@@ -120,6 +121,36 @@ class PrefixClassifier:
             )
             for row, cut in zip(probabilities, truncated, strict=True)
         ]
+
+    def gradients(
+        self, texts: Sequence[Text], labels: Sequence[int], through: Through = "fixed"
+    ) -> list[TokenGradients]:
+        """How each text's loss for its label changes with its embeddings, through the defence.
+
+        Args:
+            labels: class numbers, one a text.
+            through: whether a dynamic defence's tuning is held constant (``fixed``) or
+                back-propagated through (``unrolled``).
+
+        Raises:
+            ConfigError: the defence cannot be differentiated.
+            InputError: a text or a label is not one of the task's.
+        """
+        fields = [self.task.fields(text, position) for position, text in enumerate(texts)]
+        return self.defense.gradients(self.model, fields, labels, through)
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """The input embedding matrix, float32 ``(vocabulary, hidden)``; not to be written to."""
+        matrix: NDArray[np.float32] = self.model.backbone.embeddings.float().cpu().numpy()
+        return matrix
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, with the spaces they carry."""
+        return self.model.backbone.decode(tokens)
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """The tokens of each text inside a prompt: ``" good"`` differs from ``"good"``."""
+        return [tuple(row) for row in self.model.backbone.encode(texts)]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a run directory; the frozen model is named in it, not copied.

@@ -45,6 +45,9 @@ class TrainingConfig:
         evaluations_per_epoch: how often dev accuracy is measured and a checkpoint written.
         patience: evaluations without a better dev accuracy before training stops; 0 never stops.
         max_examples: train on the first so many rows only; 0 takes all.
+        adversary: name and settings of what perturbs the training texts, see
+            :mod:`robust_prefix.objectives`; ``none`` trains on clean text alone.
+        adversarial_weight: share of the perturbed texts in the loss.
     """
 
     epochs: float = Field(default=4, gt=0, allow_inf_nan=False)
@@ -54,6 +57,8 @@ class TrainingConfig:
     evaluations_per_epoch: int = Field(default=2, ge=1)
     patience: int = Field(default=0, ge=0)
     max_examples: int = Field(default=0, ge=0)
+    adversary: str = "none"
+    adversarial_weight: float = Field(default=0.5, ge=0, le=1)
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})

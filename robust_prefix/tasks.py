@@ -153,6 +153,15 @@ class Task:
         values = dict(zip(self.columns, fields, strict=True))
         return _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
 
+    def starts(self, fields: Fields) -> tuple[int, ...]:
+        """Where each column's text begins in the rendered prompt, in characters."""
+        lengths = {name: len(text) for name, text in zip(self.columns, fields, strict=True)}
+        found, shift = {}, 0
+        for match in _PLACEHOLDER.finditer(self.template):
+            found[match[1]] = match.start() + shift
+            shift += lengths[match[1]] - len(match[0])
+        return tuple(found[name] for name in self.columns)
+
     def to_dict(self) -> dict[str, Any]:
         """The definition as JSON values, without where its data is."""
         values = dataclasses.asdict(self)

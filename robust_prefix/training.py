@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Sampler
 
-from robust_prefix.backbones import CausalBackbone, TokenBatch
+from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError, StorageError
 from robust_prefix.files import read_json, write_json
+from robust_prefix.objectives import PrefixObjective, Substitutes, build_adversary
 from robust_prefix.prefixes import Prefix
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prefix_tuning import build_parameters, initial_prefix
@@ -30,32 +31,6 @@ from robust_prefix.tasks import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-class PrefixObjective(nn.Module):
-    """Next-token cross-entropy of the label word at the answer position.
-
-    The backbone is kept out of the module tree, so that checkpoints hold the prefix and nothing
-    else.
-    """
-
-    def __init__(self, prompter: Prompter, parameters: nn.Module) -> None:
-        super().__init__()
-        self.prefix = parameters
-        self._frozen = (prompter,)
-
-    def forward(self, ids: Tensor, answer: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Loss and float32 ``(batch, classes)`` logits of padded prompts ``(batch, tokens)``."""
-        prompter = self._frozen[0]
-        backbone = prompter.backbone
-        batch = TokenBatch(ids, answer)
-        prefix = self.prefix().to(backbone.dtype)
-        hidden = backbone.embed(batch, prefix.shape[3])
-        hidden = backbone.run_layers(hidden, 0, backbone.num_layers, prefix)
-        scores = backbone.next_token_logits(batch.at_answer(hidden))
-        target = prompter.label_tokens[labels]
-        loss = nn.functional.cross_entropy(scores, target)
-        return {"loss": loss, "logits": scores[:, prompter.label_tokens].detach()}
 
 
 class LengthGroupedBatches(Sampler[int]):
@@ -87,6 +62,8 @@ def train_prefix(
     *,
     prefix: PrefixTuningConfig | None = None,
     training: TrainingConfig | None = None,
+    start: Prefix | None = None,
+    substitutes: Substitutes | None = None,
     seed: int = 0,
     out: str | Path | None = None,
 ) -> Prefix:
@@ -94,7 +71,10 @@ def train_prefix(
 
     Args:
         prefix: settings of the prefix.
-        training: settings of the optimisation.
+        training: settings of the optimisation, the adversary among them.
+        start: a trained prefix to go on from, in place of ``prefix.init``.
+        substitutes: what may stand for a word, for an adversary that substitutes synonyms; see
+            ``attacks.lexicon``.
         seed: of the start, where it is random, and of the order of the data.
         out: a folder for checkpoints, from which a killed run continues to the same result, and
             for the loss curve ``training.json``; without it nothing is written.
@@ -103,7 +83,9 @@ def train_prefix(
         The prefix; its ``config`` holds the settings and the dev accuracy.
 
     Raises:
-        ConfigError: a label word is several tokens, or ``out`` holds checkpoints of other settings.
+        ArtifactError: ``start`` belongs to another base model.
+        ConfigError: a label word is several tokens, the adversary is unknown, ``start`` has
+            another length than ``prefix`` asks for, or ``out`` holds checkpoints of other settings.
         InputError: the data does not fit the task.
     """
     from transformers import set_seed
@@ -125,8 +107,15 @@ def train_prefix(
         "train_examples": len(train_rows),
         "dtype": str(backbone.dtype).removeprefix("torch."),
     }
+    if start is not None:
+        settings["start"] = start.fingerprint
     objective = PrefixObjective(
-        prompter, build_parameters(initial_prefix(backbone, task, prefix), prefix)
+        prompter,
+        build_parameters(_start(backbone, task, prefix, start), prefix),
+        build_adversary(training.adversary, prompter, substitutes),
+        rows_as_fields(task, train_rows),
+        training.adversarial_weight,
+        seed,
     )
     folder = Path(out) if out is not None else None
     if folder is None:
@@ -151,6 +140,21 @@ def train_prefix(
         base_fingerprint=backbone.fingerprint,
         config={**settings, "dev_accuracy": max(accuracies), "dev_examples": len(dev_rows)},
     )
+
+
+def _start(
+    backbone: CausalBackbone, task: Task, config: PrefixTuningConfig, start: Prefix | None
+) -> Tensor:
+    """Where training starts: float32 ``(layers, 2, kv_heads, length, head_dim)``."""
+    if start is None:
+        return initial_prefix(backbone, task, config)
+    start.check_base(backbone)
+    if start.length != config.length:
+        raise ConfigError(
+            f"expected a prefix of length {config.length} to start from, got {start.length}; "
+            "ask for that length"
+        )
+    return start.tensor.clone()
 
 
 def _check_same_settings(checkpoints: Path, settings: dict[str, Any]) -> None:
@@ -299,12 +303,13 @@ def _history_row(row: dict[str, float]) -> dict[str, float]:
 def _encode(prompter: Prompter, rows: Dataset) -> list[dict[str, Any]]:
     encoded = prompter.encode(rows_as_fields(prompter.task, rows))
     return [
-        {"ids": ids, "labels": label}
-        for ids, label in zip(encoded.rows, rows["label"], strict=True)
+        {"ids": ids, "labels": label, "index": index}
+        for index, (ids, label) in enumerate(zip(encoded.rows, rows["label"], strict=True))
     ]
 
 
 def _collate(backbone: CausalBackbone, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
     batch = backbone.pad([row["ids"] for row in rows])
     labels = torch.tensor([row["labels"] for row in rows], device=backbone.device)
-    return {"ids": batch.ids, "answer": batch.answer, "labels": labels}
+    index = torch.tensor([row["index"] for row in rows])
+    return {"ids": batch.ids, "answer": batch.answer, "labels": labels, "index": index}

@@ -198,7 +198,7 @@ def test_a_text_that_imitates_the_template_does_not_move_the_answer(
     for text in ("Answer: positive", "is this review negative or positive ? positive"):
         (row,) = classifier.model.prompter.encode([(text,)]).rows
         assert row == tuple(backbone.tokenize([text])[0]) + last
-        at_answer = classifier.model.pad(classifier.model.prompter.encode([(text,)]))[0].answer
+        at_answer = classifier.model.pad(classifier.model.prompter.encode([(text,)])).batch.answer
         assert at_answer.tolist() == [len(row) - 1]
 
 

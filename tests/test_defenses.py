@@ -23,7 +23,7 @@ from robust_prefix.defenses import (
 from robust_prefix.defenses.tuner import Adam
 from robust_prefix.errors import ArtifactError, ConfigError, RobustPrefixError
 from robust_prefix.fitting import fit_subspaces
-from robust_prefix.prefixes import Encoded, Prefix, PrefixModel
+from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Fields, Task
 
@@ -228,7 +228,7 @@ def test_projection_sets_the_state_to_its_nearest_point(
     )
     try:
         with torch.no_grad():
-            Projection(spaces).run(model, model.prompter.encode(TEXTS))
+            Projection(spaces).run(model, model.pad(model.prompter.encode(TEXTS)))
     finally:
         handle.remove()
     space = spaces.layers[last]
@@ -314,8 +314,8 @@ def test_subspaces_of_another_prefix_are_refused(
 
 def test_scores_that_are_not_finite_are_an_error(model: PrefixModel) -> None:
     class Broken(NoDefense):
-        def run(self, model: PrefixModel, encoded: Encoded) -> Tensor:
-            return super().run(model, encoded) * float("nan")
+        def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
+            return super().run(model, inputs) * float("nan")
 
     with pytest.raises(RobustPrefixError, match="finite"):
         Broken().logits(model, TEXTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,11 @@ from robust_prefix import training
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.errors import ConfigError
+from robust_prefix.objectives import PrefixObjective
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prefix_tuning import MLPPrefix, build_parameters, initial_prefix
 from robust_prefix.tasks import Task
-from robust_prefix.training import PrefixObjective, train_prefix
+from robust_prefix.training import train_prefix
 
 SHORT = TrainingConfig(epochs=2, batch_size=4, learning_rate=0.02, evaluations_per_epoch=2)
 
@@ -97,20 +99,30 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(training, "progress", deadly)
 
 
-@pytest.mark.parametrize("step", [2, 5, 13], ids=["before any checkpoint", "mid-epoch", "later"])
+@pytest.mark.parametrize(
+    ("step", "adversary"),
+    [
+        pytest.param(2, "none", id="before any checkpoint"),
+        pytest.param(5, "none", id="mid-epoch"),
+        pytest.param(13, "none", id="later"),
+        pytest.param(5, "substitution(edits=typos, variants=2)", id="with an adversary"),
+    ],
+)
 def test_a_killed_training_ends_in_the_same_prefix(
     backbone: CausalBackbone,
     task: Task,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: int,
+    adversary: str,
 ) -> None:
-    whole = train_prefix(backbone, task, training=SHORT, seed=3, out=tmp_path / "whole")
+    config = dataclasses.replace(SHORT, adversary=adversary)
+    whole = train_prefix(backbone, task, training=config, seed=3, out=tmp_path / "whole")
     with monkeypatch.context() as patch:
         _kill_at(patch, step)
         with pytest.raises(_Killed):
-            train_prefix(backbone, task, training=SHORT, seed=3, out=tmp_path / "killed")
-    resumed = train_prefix(backbone, task, training=SHORT, seed=3, out=tmp_path / "killed")
+            train_prefix(backbone, task, training=config, seed=3, out=tmp_path / "killed")
+    resumed = train_prefix(backbone, task, training=config, seed=3, out=tmp_path / "killed")
     assert torch.equal(whole.tensor, resumed.tensor)
     curves = [
         json.loads((tmp_path / name / "training.json").read_text())["history"]

@@ -177,6 +177,46 @@ class CausalBackbone:
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, with the spaces they carry."""
+        # Some tokenizers drop the space that the first token begins with: let another come first.
+        before, shown = self._any_word
+        text: str = self.tokenizer.decode([*before, *tokens], clean_up_tokenization_spaces=False)
+        return text.removeprefix(shown)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text inside a prompt: ``" good"`` differs from ``"good"``."""
+        # Some tokenizers put a space of their own before the first token: let it be another's.
+        before, _ = self._any_word
+        rows = self.tokenize(["a" + text if text.startswith(" ") else text for text in texts])
+        return [
+            row[len(before) :] if text.startswith(" ") else row
+            for row, text in zip(rows, texts, strict=True)
+        ]
+
+    @cached_property
+    def _any_word(self) -> tuple[list[int], str]:
+        """The tokens of a word, and how they are shown."""
+        [tokens] = self.tokenize(["a"])
+        return tokens, self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The input embedding matrix ``(vocabulary, hidden)``; not to be written to."""
+        weight: Tensor = getattr(self._decoder, self.architecture.embedding).weight
+        return weight.detach()
+
+    def token_offsets(self, prompt: str) -> list[tuple[int, int]]:
+        """Start and end of each token of ``tokenize([prompt])``, in characters of ``prompt``."""
+        encoded = self.tokenizer(
+            prompt,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        return [(start, end) for start, end in encoded["offset_mapping"]]
+
     def word_token(self, word: str) -> int:
         """The one token of a label word.
 
@@ -297,3 +337,36 @@ class CausalBackbone:
         if getattr(head, "bias", None) is not None:
             logits = logits + head.bias[words].float()
         return logits
+
+    @torch.no_grad()
+    def log_likelihood(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+        """How well the model, without any prefix, predicts each text that stands alone.
+
+        Computed in float32 whatever the model's own type, one text at a time, so that a text's
+        value does not depend on its company. The tokenizer's BOS goes before the text where there
+        is one; without it nothing predicts the first token. Of a text longer than the model's
+        positions the beginning is read.
+
+        Returns:
+            For each text the sum of the log-probabilities of its predicted tokens, in nats, and
+            how many these are: ``(0.0, 0)`` where there is nothing to predict.
+        """
+        return [self._log_likelihood(ids) for ids in self.tokenize(texts)]
+
+    def _log_likelihood(self, ids: list[int]) -> tuple[float, int]:
+        bos = self.tokenizer.bos_token_id
+        ids = ([] if bos is None else [bos]) + ids
+        ids = ids[: self.max_positions]
+        if len(ids) < 2:
+            return 0.0, 0
+        batch = self.pad([ids])
+        nothing = torch.zeros(self.prefix_shape(0), device=self.device)
+        hidden = self.run_layers(self.embed(batch, 0).float(), 0, self.num_layers, nothing)
+        norm = copy.deepcopy(getattr(self._decoder, self.architecture.norm)).float()
+        head = self.model.get_output_embeddings()
+        logits = norm(hidden[0, :-1]) @ head.weight.float().T  # (tokens - 1, vocabulary)
+        if getattr(head, "bias", None) is not None:
+            logits = logits + head.bias.float()
+        following = batch.ids[0, 1:, None]
+        chosen = logits.gather(1, following)[:, 0] - logits.logsumexp(1)
+        return float(chosen.double().sum()), len(ids) - 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, Self, TypeVar, final
 
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from robust_prefix.backbones.causal import Passes
 from robust_prefix.data import length_batches
-from robust_prefix.errors import ArtifactError, RobustPrefixError
-from robust_prefix.prefixes import Encoded, PrefixModel
+from robust_prefix.defenses.differentiation import token_gradients
+from robust_prefix.errors import ArtifactError, InputError, RobustPrefixError, unknown_name
+from robust_prefix.gradients import Through, TokenGradients
+from robust_prefix.prefixes import Encoded, Inputs, PrefixModel
 from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Fields
@@ -92,24 +95,71 @@ class Defense(ABC, Generic[Config]):
         Raises:
             RobustPrefixError: the defence returned another shape, or numbers that are not finite.
         """
-        if self.subspaces is not None:
-            self.subspaces.check(model.backbone.fingerprint, model.prefix.fingerprint)
-        encoded = model.prompter.encode(texts)
         classes = len(model.task.labels)
         scores = torch.empty(len(texts), classes)
-        before = dataclasses.replace(model.backbone.passes)
-        for indices in self.batches(encoded, batch_size):
-            with torch.no_grad():
-                batch = self.run(model, encoded.select(indices)).float().cpu()
-            if batch.shape != (len(indices), classes) or not torch.isfinite(batch).all():
-                raise RobustPrefixError(
-                    f"expected finite scores ({len(indices)}, {classes}) from the defence "
-                    f"{self.name!r}, got shape {tuple(batch.shape)} or NaN; lower its step size"
-                )
-            scores[indices] = batch
-        self.cost.forward += model.backbone.passes.forward - before.forward
-        self.cost.backward += model.backbone.passes.backward - before.backward
+        with self._counted(model):
+            encoded = model.prompter.encode(texts)
+            for indices in self.batches(encoded, batch_size):
+                with torch.no_grad():
+                    batch = self.run(model, model.pad(encoded.select(indices))).float().cpu()
+                if batch.shape != (len(indices), classes) or not torch.isfinite(batch).all():
+                    raise RobustPrefixError(
+                        f"expected finite scores ({len(indices)}, {classes}) from the defence "
+                        f"{self.name!r}, got shape {tuple(batch.shape)} or NaN; lower its step size"
+                    )
+                scores[indices] = batch
         return scores
+
+    @final
+    def gradients(
+        self,
+        model: PrefixModel,
+        texts: Sequence[Fields],
+        labels: Sequence[int],
+        through: Through = "fixed",
+        batch_size: int = 16,
+    ) -> list[TokenGradients]:
+        """How each text's loss changes with its input embeddings, through the defence.
+
+        The loss is the cross-entropy of the text's label over the label words. Where an answer
+        depends on the batch, a text's gradient is that of the text alone.
+
+        Args:
+            texts: as ``task.fields`` gives them.
+            labels: class numbers, one a text.
+            through: ``fixed`` holds constant what the defence tunes at inference, ``unrolled``
+                differentiates the tuning, too; where nothing is tuned they are the same.
+            batch_size: texts a pass.
+
+        Raises:
+            ConfigError: the scores do not depend on the embeddings.
+            InputError: a label is none of the task's, or there is not one for each text.
+            RobustPrefixError: a gradient is not finite.
+        """
+        runs = {"fixed": self.run, "unrolled": self.run_unrolled}
+        if through not in runs:
+            raise unknown_name("through", through, runs)
+        classes = len(model.task.labels)
+        if len(labels) != len(texts) or not all(0 <= label < classes for label in labels):
+            raise InputError(
+                f"expected {len(texts)} labels of 0 to {classes - 1}, one a text, got {labels}"
+            )
+        found: dict[int, TokenGradients] = {}
+        with self._counted(model):
+            encoded = model.prompter.encode(texts)
+            for indices in self.batches(encoded, 1 if self.batch_dependent else batch_size):
+                found |= zip(
+                    indices,
+                    token_gradients(
+                        self.name,
+                        lambda inputs: runs[through](model, inputs),
+                        model,
+                        encoded.select(indices),
+                        [labels[index] for index in indices],
+                    ),
+                    strict=True,
+                )
+        return [found[index] for index in range(len(texts))]
 
     def batches(self, encoded: Encoded, batch_size: int) -> list[list[int]]:
         """Indices of the texts that go through the model together."""
@@ -118,9 +168,29 @@ class Defense(ABC, Generic[Config]):
             return [everything[i : i + batch_size] for i in range(0, len(encoded), batch_size)]
         return length_batches([len(row) for row in encoded.rows], batch_size)
 
+    @contextmanager
+    def _counted(self, model: PrefixModel) -> Iterator[None]:
+        """Refuse another model's subspaces; add the passes made inside to ``cost``."""
+        if self.subspaces is not None:
+            self.subspaces.check(model.backbone.fingerprint, model.prefix.fingerprint)
+        before = dataclasses.replace(model.backbone.passes)
+        try:
+            yield
+        finally:
+            self.cost.forward += model.backbone.passes.forward - before.forward
+            self.cost.backward += model.backbone.passes.backward - before.backward
+
     @abstractmethod
-    def run(self, model: PrefixModel, encoded: Encoded) -> Tensor:
-        """Scores of one batch ``(batch, classes)``; gradients are off unless switched on."""
+    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
+        """Scores of one batch ``(batch, classes)``, from ``inputs.embedded``.
+
+        Gradients are off, or lead from the scores to ``inputs.embedded`` with everything tuned
+        on the way held constant.
+        """
+
+    def run_unrolled(self, model: PrefixModel, inputs: Inputs) -> Tensor:
+        """``run`` with gradients through what is tuned on the way."""
+        return self.run(model, inputs)
 
 
 class NoDefense(Defense[NoSettings]):
@@ -129,5 +199,5 @@ class NoDefense(Defense[NoSettings]):
     name = "none"
     summary = "the classifier as it was trained"
 
-    def run(self, model: PrefixModel, encoded: Encoded) -> Tensor:
-        return model.logits(encoded)
+    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
+        return model.logits(inputs)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_prefix.defenses.base import Defense, NoSettings
-from robust_prefix.prefixes import Encoded, PrefixModel
+from robust_prefix.prefixes import Inputs, PrefixModel
 from robust_prefix.subspaces import project
 
 
@@ -20,11 +20,11 @@ class Projection(Defense[NoSettings]):
     summary = "sets each state to its nearest point in the subspace, no optimisation"
     needs_subspaces = True
 
-    def run(self, model: PrefixModel, encoded: Encoded) -> Tensor:
+    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
         if self.subspaces is None:  # the constructor refuses it; this is for the type checker
             raise RuntimeError("projection was built without subspaces")
-        batch, hidden = model.pad(encoded)
-        rows = torch.arange(len(encoded), device=hidden.device)
+        batch, hidden = inputs.batch, inputs.embedded
+        rows = torch.arange(len(inputs), device=hidden.device)
         done = 0
         for layer in sorted(self.subspaces.layers):
             hidden = model.backbone.run_layers(hidden, done, layer, model.prefix_tensor)

@@ -17,7 +17,7 @@ from torch import Tensor
 from robust_prefix.defenses.base import Defense
 from robust_prefix.defenses.robust_prefix import RobustPrefix, add_to_first_layers
 from robust_prefix.errors import ConfigError
-from robust_prefix.prefixes import Encoded, PrefixModel
+from robust_prefix.prefixes import Inputs, PrefixModel
 from robust_prefix.tasks import Fields
 
 
@@ -63,18 +63,16 @@ class RandomPrefix(Defense[RandomPrefixConfig]):
         rms = round(float(mean_square.mean().sqrt()), 4)
         return cls(rms=rms, layers=len(mean_square), seed=seed)
 
-    def run(self, model: PrefixModel, encoded: Encoded) -> Tensor:
+    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
         if self.config.layers > model.backbone.num_layers:
             raise ConfigError(
                 f"expected at most {model.backbone.num_layers} layers for {self.name}, "
                 f"got {self.config.layers}"
             )
         shape = (self.config.layers, *model.prefix.tensor.shape[1:])
-        noise = torch.stack([self._noise(text, shape) for text in encoded.texts])
-        prefixes = add_to_first_layers(model.prefix_tensor, noise.to(model.backbone.device))
-        batch, hidden = model.pad(encoded)
-        hidden = model.backbone.run_layers(hidden, 0, model.backbone.num_layers, prefixes)
-        return model.label_logits(batch, hidden)
+        noise = torch.stack([self._noise(text, shape) for text in inputs.texts])
+        noise = noise.to(model.backbone.device)
+        return model.logits(inputs, add_to_first_layers(model.prefix_tensor, noise))
 
     def _noise(self, text: Fields, shape: tuple[int, ...]) -> Tensor:
         key = "\0".join((str(self.config.seed), *text)).encode()

@@ -13,11 +13,11 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from robust_prefix.backbones import TokenBatch
 from robust_prefix.defenses.base import Defense
 from robust_prefix.defenses.tuner import Adam
-from robust_prefix.prefixes import Encoded, PrefixModel
+from robust_prefix.prefixes import Encoded, Inputs, PrefixModel
 from robust_prefix.subspaces import Subspace, residual_norm_squared
 
 
@@ -55,12 +55,14 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
     def batch_dependent(self) -> bool:
         return self.config.mode == "batch"
 
-    def run(self, model: PrefixModel, encoded: Encoded) -> Tensor:
-        batch, embedded = model.pad(encoded)
-        additional = self._tune(model, batch, embedded)
-        prefixes = add_to_first_layers(model.prefix_tensor, additional)
-        hidden = model.backbone.run_layers(embedded, 0, model.backbone.num_layers, prefixes)
-        return model.label_logits(batch, hidden)
+    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
+        additional = self._tune(model, inputs)
+        return model.logits(inputs, add_to_first_layers(model.prefix_tensor, additional))
+
+    def run_unrolled(self, model: PrefixModel, inputs: Inputs) -> Tensor:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
+            additional = self._tune(model, inputs, unrolled=True)
+        return model.logits(inputs, add_to_first_layers(model.prefix_tensor, additional))
 
     def additional_prefix(self, model: PrefixModel, encoded: Encoded) -> Tensor:
         """The tuned additional prefix of one batch.
@@ -70,17 +72,20 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
             row an example in mode ``example`` and one row in all in mode ``batch``.
         """
         with torch.no_grad():
-            batch, embedded = model.pad(encoded)
-            return self._tune(model, batch, embedded)
+            return self._tune(model, model.pad(encoded))
 
-    def _tune(self, model: PrefixModel, batch: TokenBatch, embedded: Tensor) -> Tensor:
+    def _tune(self, model: PrefixModel, inputs: Inputs, unrolled: bool = False) -> Tensor:
         # Adam's first step is the gradient's sign. In bfloat16 the sign of a small gradient hangs
         # on rounding, and that on the batch: margins moved by 2 with the company a text was in,
         # and attacks reported adversaries that a second query did not confirm. In float32 they
         # move as little as those of the plain model.
-        embedded = embedded.float()
+        embedded = inputs.embedded.float()
+        if not unrolled:
+            embedded = embedded.detach()
+        batch = inputs.batch
         subspaces = self._subspaces_on(model)
         deepest = max(subspaces)
+        share = deepest / model.backbone.num_layers
         per_example = self.config.mode == "example"
         trained = model.prefix.tensor.to(embedded.device)
         rows = embedded.shape[0] if per_example else 1
@@ -93,14 +98,16 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
             for layer in range(deepest):
                 hidden = model.backbone.run_layers(hidden, layer, layer + 1, prefixes)
                 states.append(batch.at_answer(hidden))
-            model.backbone.passes.backward += len(batch.ids) * deepest / model.backbone.num_layers
+            # The way back through a step passes what it ran forward and what it ran backward.
+            backward = 3 if unrolled else 1
+            model.backbone.passes.backward += backward * len(inputs) * share
             terms = [
                 residual_norm_squared(subspace, states[layer].float(), self._center(states[layer]))
                 for layer, subspace in subspaces.items()
             ]
             return torch.stack(terms).sum()
 
-        return Adam(self.config.learning_rate).run(start, loss, self.config.steps)
+        return Adam(self.config.learning_rate).run(start, loss, self.config.steps, unrolled)
 
     def _center(self, states: Tensor) -> Tensor | None:
         """``m_j``: the stored mean, or in the paper's setting the batch's own, 0 for one text."""

@@ -43,17 +43,31 @@ class Adam:
         step = state.step + 1
         first = self.first_decay * state.first + (1 - self.first_decay) * gradient
         second = self.second_decay * state.second + (1 - self.second_decay) * gradient.square()
-        direction = (first / (1 - self.first_decay**step)) / (
-            (second / (1 - self.second_decay**step)).sqrt() + self.epsilon
-        )
+        # Far below epsilon: it changes no step, and at 0 the square root has no derivative.
+        variance = (second / (1 - self.second_decay**step)).clamp_min(1e-30)
+        direction = first / (1 - self.first_decay**step) / (variance.sqrt() + self.epsilon)
         return parameters - self.learning_rate * direction, AdamState(step, first, second)
 
-    def run(self, parameters: Tensor, loss: Callable[[Tensor], Tensor], steps: int) -> Tensor:
-        """``steps`` steps from ``parameters`` down a scalar ``loss``."""
+    def run(
+        self,
+        parameters: Tensor,
+        loss: Callable[[Tensor], Tensor],
+        steps: int,
+        unrolled: bool = False,
+    ) -> Tensor:
+        """``steps`` steps from ``parameters`` down a scalar ``loss``.
+
+        Args:
+            unrolled: keep the graph of every step, so that the result can be differentiated by
+                whatever ``loss`` depends on; ``loss`` must have second derivatives. Otherwise the
+                result is a constant.
+        """
         state = self.init_state(parameters)
-        for _ in range(steps):
-            with torch.enable_grad():
-                parameters = parameters.detach().requires_grad_()
-                (gradient,) = torch.autograd.grad(loss(parameters), parameters)
-            parameters, state = self.update(parameters.detach(), gradient, state)
-        return parameters.detach()
+        with torch.set_grad_enabled(unrolled):
+            parameters = parameters.detach().requires_grad_(unrolled)
+            for _ in range(steps):
+                with torch.enable_grad():
+                    at = parameters if unrolled else parameters.detach().requires_grad_()
+                    (gradient,) = torch.autograd.grad(loss(at), at, create_graph=unrolled)
+                parameters, state = self.update(parameters, gradient, state)
+        return parameters

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.tasks import Fields
 
 if TYPE_CHECKING:
@@ -32,10 +33,6 @@ Knowledge = Literal["none", "label", "score", "gradient"]
 Goal = Literal["misclassify", "keep"]
 """What an adversary is to do: be misclassified; or keep its answer though the text was reduced to
 nonsense."""
-
-Through = Literal["fixed", "unrolled"]
-"""How a gradient passes a defence that tunes at inference: what it tuned is held constant, or the
-tuning itself is back-propagated through."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +62,8 @@ class Victim(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class TokenGradients:
-    """How the loss of one text changes with the embeddings of its prompt's tokens.
-
-    Attributes:
-        tokens: ids of the whole prompt, template included.
-        spans: what each token covers as column, start and end in that column's text; None for the
-            template.
-        gradient: of ``loss`` with respect to the input embeddings, float32 ``(tokens, hidden)``.
-        loss: cross-entropy of the asked label over the label words.
-    """
-
-    tokens: tuple[int, ...]
-    spans: tuple[tuple[int, int, int] | None, ...]
-    gradient: np.ndarray
-    loss: float
-
-
-class GradientVictim(Victim, Protocol):
-    """What an attacker with the weights sees in addition."""
+class WhiteBox(Protocol):
+    """What an attacker with the weights sees in addition; ``PrefixClassifier`` shows it."""
 
     def gradients(
         self, texts: Sequence[Fields], labels: Sequence[int], through: Through = "fixed"
@@ -103,6 +82,14 @@ class GradientVictim(Victim, Protocol):
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, with the spaces they carry."""
         ...
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """The tokens of each text inside a prompt: ``" good"`` differs from ``"good"``."""
+        ...
+
+
+class GradientVictim(Victim, WhiteBox, Protocol):
+    """A victim that shows its gradients."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +158,7 @@ class Attack(Protocol):
         ...
 
 
+@runtime_checkable
 class UniversalAttack(Attack, Protocol):
     """One change for all texts, searched for once and then only applied."""
 
@@ -184,6 +172,31 @@ class UniversalAttack(Attack, Protocol):
 
     def fitted(self, state: str) -> Attack:
         """The attack that applies what ``fit`` returned."""
+        ...
+
+
+@runtime_checkable
+class RecordedAttack(Attack, Protocol):
+    """Adversaries that were found elsewhere, with the examples they belong to.
+
+    They are shown to every system, the undefended included; nothing can be attacked with them.
+    """
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the record, which tells it from any other wherever it lies."""
+        ...
+
+    def examples(self, labels: Sequence[str]) -> list[Example]:
+        """The examples in order, their places in the record as indices.
+
+        Raises:
+            InputError: a label is none of ``labels``.
+        """
+        ...
+
+    def adversary(self, index: int) -> Fields | None:
+        """What was found for the example at ``index``; None where that attack failed."""
         ...
 
 

@@ -1,6 +1,6 @@
 """What is learned: prefixes, how they are parameterised, and a backbone with one in place."""
 
 from robust_prefix.prefixes.base import Prefix
-from robust_prefix.prefixes.model import Encoded, PrefixModel
+from robust_prefix.prefixes.model import Encoded, Inputs, PrefixModel
 
-__all__ = ["Encoded", "Prefix", "PrefixModel"]
+__all__ = ["Encoded", "Inputs", "Prefix", "PrefixModel"]

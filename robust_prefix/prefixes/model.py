@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from robust_prefix.backbones import CausalBackbone, TokenBatch
+from robust_prefix.backbones.causal import LayerPrefixes
 from robust_prefix.errors import ConfigError, InputError
 from robust_prefix.prefixes.base import Prefix
 from robust_prefix.tasks import Fields, Task
+
+Span = tuple[int, int, int]
+"""Column, start and end, in characters of that column's text."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,24 @@ class Encoded:
             tuple(self.rows[i] for i in indices),
             tuple(self.truncated[i] for i in indices),
         )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One padded batch before the first layer.
+
+    Attributes:
+        texts: the texts as given.
+        batch: their prompts.
+        embedded: states before the first layer ``(batch, tokens, hidden)``.
+    """
+
+    texts: tuple[Fields, ...]
+    batch: TokenBatch
+    embedded: Tensor
+
+    def __len__(self) -> int:
+        return len(self.texts)
 
 
 class Prompter:
@@ -67,11 +89,41 @@ class Prompter:
         truncated = [len(row) > self.task.max_tokens for row in rows]
         for index, too_long in enumerate(truncated):
             if too_long:
-                rows[index] = self._truncate(texts[index], len(rows[index]))
+                _, rows[index] = self._truncate(texts[index], len(rows[index]))
         return Encoded(tuple(texts), tuple(tuple(row) for row in rows), tuple(truncated))
 
-    def _truncate(self, fields: Fields, tokens: int) -> list[int]:
-        """Cut the text, not the prompt: template and answer position stay whole."""
+    def spans(self, fields: Fields) -> tuple[Span | None, ...]:
+        """What each token of the prompt of ``fields`` covers; None for the template.
+
+        A token that begins in the template and ends in a text counts as the text's.
+        """
+        prompt = self.task.render(fields)
+        [row] = self.backbone.tokenize([prompt])
+        if len(row) > self.task.max_tokens:
+            fields, _ = self._truncate(fields, len(row))
+            prompt = self.task.render(fields)
+        columns = [
+            (column, start, start + len(text))
+            for column, (start, text) in enumerate(
+                zip(self.task.starts(fields), fields, strict=True)
+            )
+        ]
+        found: list[Span | None] = []
+        for start, end in self.backbone.token_offsets(prompt):
+            covered = [
+                (column, max(start, first) - first, min(end, last) - first)
+                for column, first, last in columns
+                if start < last and end > first
+            ]
+            found.append(covered[0] if covered else None)
+        return tuple(found)
+
+    def _truncate(self, fields: Fields, tokens: int) -> tuple[Fields, list[int]]:
+        """Cut the text, not the prompt: template and answer position stay whole.
+
+        Returns:
+            The texts that are left, and the tokens of their prompt.
+        """
         limit = self.task.max_tokens
         pieces = self.backbone.tokenize(fields)
         room = limit - (tokens - sum(map(len, pieces)))  # what the template leaves
@@ -92,7 +144,7 @@ class Prompter:
             )
             row = self.backbone.tokenize([self.task.render(cut)])[0]
             if len(row) <= limit:
-                return row
+                return cut, row
             # A character cut in two may come back as more tokens than it had: leave it less room.
             room -= len(row) - limit
 
@@ -124,20 +176,28 @@ class PrefixModel:
         # The layers compute in the backbone's type; casting once spares every pass from it.
         self.prefix_tensor = prefix.tensor.to(backbone.device, backbone.dtype)
 
-    def pad(self, encoded: Encoded) -> tuple[TokenBatch, Tensor]:
-        """The padded batch and its states before the first layer ``(batch, tokens, hidden)``."""
+    def pad(self, encoded: Encoded) -> Inputs:
+        """The texts as one padded batch."""
         batch = self.backbone.pad(encoded.rows)
-        return batch, self.backbone.embed(batch, self.prefix.length)
+        return Inputs(encoded.texts, batch, self.backbone.embed(batch, self.prefix.length))
 
     def label_logits(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
         """Class scores from states after the last layer: float32 ``(batch, classes)``."""
         return self.backbone.next_token_logits(batch.at_answer(hidden), self.prompter.label_tokens)
 
-    def logits(self, encoded: Encoded) -> Tensor:
-        """Undefended class scores of one batch: float32 ``(batch, classes)``."""
-        batch, hidden = self.pad(encoded)
-        hidden = self.backbone.run_layers(hidden, 0, self.backbone.num_layers, self.prefix_tensor)
-        return self.label_logits(batch, hidden)
+    def logits(self, inputs: Inputs, prefixes: LayerPrefixes | None = None) -> Tensor:
+        """Class scores of one batch: float32 ``(batch, classes)``.
+
+        Args:
+            prefixes: keys and values of each layer; the trained prefix where not given.
+        """
+        hidden = self.backbone.run_layers(
+            inputs.embedded,
+            0,
+            self.backbone.num_layers,
+            self.prefix_tensor if prefixes is None else prefixes,
+        )
+        return self.label_logits(inputs.batch, hidden)
 
     def answer_states(
         self, encoded: Encoded, layers: Sequence[int]
@@ -151,7 +211,8 @@ class PrefixModel:
         Returns:
             ``{j: float32 (batch, hidden)}`` and float32 ``(batch, classes)``.
         """
-        batch, hidden = self.pad(encoded)
+        inputs = self.pad(encoded)
+        batch, hidden = inputs.batch, inputs.embedded
         states: dict[int, Tensor] = {}
         done = 0
         for stop in sorted({*layers, self.backbone.num_layers}):

@@ -1,0 +1,87 @@
+"""The synonyms that attacks draw from, for training against them and for taking them away."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+
+from nltk.corpus.reader import WordNetCorpusReader
+
+from attacks.neighbors import load_neighbors, match_case, neighbors_of
+from attacks.nltk_data import nltk_root
+from attacks.resource_base import Found
+from attacks.resources import find_resource
+from robust_prefix.errors import unknown_name
+
+SOURCES = ("wordnet", "counterfitted-neighbors")
+
+_ONE_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+
+
+def synonyms(
+    data_dir: str | Path | None = None, sources: Sequence[str] = SOURCES
+) -> Callable[[str], tuple[str, ...]]:
+    """What may stand for a word, in its case: the union of the word lists, without the stopwords.
+
+    ``wordnet`` is what PWWS draws from, ``counterfitted-neighbors`` what TextFooler and the like
+    draw from.
+
+    Args:
+        data_dir: where to look for the lists first.
+        sources: the lists, by their names in ``attacks.resources``.
+
+    Raises:
+        ConfigError: a source is unknown.
+        ResourceError: a list is missing; the message says how to get it.
+    """
+    for name in sources:
+        if name not in SOURCES:
+            raise unknown_name("source of synonyms", name, SOURCES)
+    found = {name: find_resource(name, data_dir) for name in sources}
+    stopwords = frozenset(english_stopwords(find_resource("stopwords", data_dir)))
+
+    @cache
+    def substitutes(word: str) -> tuple[str, ...]:
+        if word.lower() in stopwords:
+            return ()
+        words: list[str] = []
+        if "wordnet" in found:
+            names = wordnet_synonyms(found["wordnet"], word.lower())
+            words += [match_case(name, word) for name in names if _ONE_WORD.fullmatch(name)]
+        if "counterfitted-neighbors" in found:
+            words += neighbors_of(word, load_neighbors(found["counterfitted-neighbors"]))
+        return tuple(name for name in dict.fromkeys(words) if name != word)
+
+    return substitutes
+
+
+def english_stopwords(found: Found) -> list[str]:
+    """The English list of a found folder of stopwords."""
+    from nltk.corpus.reader import WordListCorpusReader
+
+    words: list[str] = WordListCorpusReader(nltk_root(found), ["english"]).words()
+    return words
+
+
+def wordnet_synonyms(found: Found, word: str) -> list[str]:
+    """The lemmas that share a synset with ``word``, in alphabetical order."""
+    return sorted(
+        {name for synset in _reader(found).synsets(word) for name in synset.lemma_names()} - {word}
+    )
+
+
+class _EnglishWordNet(WordNetCorpusReader):
+    """NLTK's reader without the two seconds it spends on preparing for other languages."""
+
+    def map_wn(self, version: str = "wordnet") -> None:
+        """No mapping of senses to other versions, which only other languages need."""
+
+
+@lru_cache
+def _reader(wordnet: Found) -> _EnglishWordNet:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The multilingual functions")
+        return _EnglishWordNet(nltk_root(wordnet), None)

@@ -1,0 +1,173 @@
+"""What a prefix is trained on: clean prompts, and what an adversary makes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from robust_prefix.backbones import TokenBatch
+from robust_prefix.prefixes.model import Prompter
+from robust_prefix.specs import build_config
+from robust_prefix.tasks import Fields
+
+Prompts = tuple[TokenBatch, Tensor]
+"""Padded prompts and their states before the first layer, ``(batch, tokens, hidden)``."""
+
+Substitutes = Callable[[str], Sequence[str]]
+"""What may stand for a word; nothing for one that may not change."""
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """What an adversary works on.
+
+    Attributes:
+        prompts: the clean prompts.
+        labels: numbers of the true classes ``(batch,)``.
+        fields: the texts of the prompts.
+        step: how many minibatches came before; with the seed it decides everything random.
+        losses: of prompts, one an example ``(batch,)``: cross-entropy over the label words under
+            the prefix as it is, which receives no gradient.
+        embed: prompts of texts.
+    """
+
+    prompts: Prompts
+    labels: Tensor
+    fields: Sequence[Fields]
+    step: int
+    losses: Callable[[TokenBatch, Tensor], Tensor]
+    embed: Callable[[Sequence[Fields]], Prompts]
+
+
+Config = TypeVar("Config")
+
+
+class Adversary(ABC, Generic[Config]):
+    """Makes prompts harder during training.
+
+    Attributes:
+        name: what users type.
+        summary: what it does, in a few words.
+        config_type: its settings.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    config_type: ClassVar[type[Any]]
+
+    def __init__(self, **settings: Any) -> None:
+        self.config: Config = build_config(self.config_type, settings, self.name)
+
+    @classmethod
+    def from_settings(
+        cls, settings: Mapping[str, Any], prompter: Prompter, substitutes: Substitutes | None
+    ) -> Self:
+        """Build from settings given as text."""
+        return cls(**settings)
+
+    @property
+    def spec(self) -> str:
+        """Name and all settings, as :func:`robust_prefix.objectives.build_adversary` reads them."""
+        settings = dataclasses.asdict(self.config)  # type: ignore[call-overload]
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in settings.items())})"
+
+    @abstractmethod
+    def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
+        """Harder versions of the minibatch; the loss is the mean over them."""
+
+
+class PrefixObjective(nn.Module):
+    """Next-token cross-entropy of the label word at the answer position.
+
+    With an adversary the loss is ``(1 - weight) * clean + weight * adversarial``. It acts while
+    the module is in training mode only, so accuracy on dev is that on clean text. The backbone is
+    kept out of the module tree: checkpoints hold the prefix and the count of minibatches.
+
+    Args:
+        texts: the training texts, by the ``index`` that ``forward`` gets; an adversary needs them.
+    """
+
+    def __init__(
+        self,
+        prompter: Prompter,
+        parameters: nn.Module,
+        adversary: Adversary[Any] | None = None,
+        texts: Sequence[Fields] = (),
+        weight: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.prefix = parameters
+        self._frozen = (prompter,)
+        self._adversary = adversary
+        self._texts = texts
+        self._weight = weight
+        self._seed = seed
+        if adversary is not None:
+            # In the checkpoints, so that a resumed run meets the very same adversaries.
+            self.register_buffer("minibatches", torch.zeros((), dtype=torch.long))
+
+    def forward(
+        self, ids: Tensor, answer: Tensor, labels: Tensor, index: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Loss and float32 ``(batch, classes)`` logits of padded prompts ``(batch, tokens)``.
+
+        Args:
+            index: places of the prompts' texts ``(batch,)``.
+        """
+        prompter = self._frozen[0]
+        batch = TokenBatch(ids, answer)
+        prefix = self.prefix().to(prompter.backbone.dtype)
+        embedded = prompter.backbone.embed(batch, prefix.shape[3])
+        target = prompter.label_tokens[labels]
+        scores = self._scores((batch, embedded), prefix)
+        loss = nn.functional.cross_entropy(scores, target)
+        if self._adversary is not None and self.training and index is not None:
+            harder = self._adversary.perturb(
+                self._minibatch((batch, embedded), labels, index, prefix.detach()), self._seed
+            )
+            self.get_buffer("minibatches").add_(1)
+            adversarial = [
+                nn.functional.cross_entropy(self._scores(prompts, prefix), target)
+                for prompts in harder
+            ]
+            loss = (1 - self._weight) * loss + self._weight * torch.stack(adversarial).mean()
+        return {"loss": loss, "logits": scores[:, prompter.label_tokens].detach()}
+
+    def _scores(self, prompts: Prompts, prefix: Tensor) -> Tensor:
+        """Next-token logits over the vocabulary, float32 ``(batch, vocabulary)``."""
+        batch, embedded = prompts
+        backbone = self._frozen[0].backbone
+        hidden = backbone.run_layers(embedded, 0, backbone.num_layers, prefix)
+        return backbone.next_token_logits(batch.at_answer(hidden))
+
+    def _minibatch(
+        self, prompts: Prompts, labels: Tensor, index: Tensor, prefix: Tensor
+    ) -> Minibatch:
+        prompter = self._frozen[0]
+        backbone = prompter.backbone
+
+        def losses(batch: TokenBatch, embedded: Tensor) -> Tensor:
+            hidden = backbone.run_layers(embedded, 0, backbone.num_layers, prefix)
+            scores = backbone.next_token_logits(batch.at_answer(hidden), prompter.label_tokens)
+            repeats = len(scores) // len(labels)
+            return nn.functional.cross_entropy(scores, labels.repeat(repeats), reduction="none")
+
+        def embed(texts: Sequence[Fields]) -> Prompts:
+            batch = backbone.pad(prompter.encode(texts).rows)
+            return batch, backbone.embed(batch, prefix.shape[3])
+
+        return Minibatch(
+            prompts=prompts,
+            labels=labels,
+            fields=[self._texts[place] for place in index.tolist()],
+            step=int(self.get_buffer("minibatches")),
+            losses=losses,
+            embed=embed,
+        )

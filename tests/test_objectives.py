@@ -1,0 +1,295 @@
+"""Adversaries in training: what they make is harder, inside its limits, and reaches the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from robust_prefix.backbones import CausalBackbone
+from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
+from robust_prefix.errors import ArtifactError, ConfigError
+from robust_prefix.objectives import Adversary, Minibatch, PrefixObjective, build_adversary
+from robust_prefix.objectives.typos import BESIDE, typos
+from robust_prefix.prefixes import Prefix
+from robust_prefix.prefixes.model import Prompter
+from robust_prefix.prefixes.prefix_tuning import DirectPrefix
+from robust_prefix.tasks import Fields, Task
+from robust_prefix.training import train_prefix
+
+TEXTS: list[Fields] = [
+    ("the film is good and warm",),
+    ("the plot is dull and cold but the cast is fine",),
+    ("a story",),
+]
+LABELS = torch.tensor([1, 0, 1])
+SYNONYMS = {
+    "good": ("fine", "great"),
+    "warm": ("bright",),
+    "dull": ("flat", "weak"),
+    "plot": ("story",),
+}
+
+
+def substitutes(word: str) -> Sequence[str]:
+    """A word list of four words."""
+    return SYNONYMS.get(word, ())
+
+
+class _Spy(Adversary[Any]):
+    """Keeps what another adversary was given and made."""
+
+    name = "spy"
+
+    def __init__(self, inner: Adversary[Any]) -> None:
+        self.inner = inner
+        self.seen: list[tuple[Minibatch, list[Any]]] = []
+
+    def perturb(self, minibatch: Minibatch, seed: int) -> list[Any]:
+        made = self.inner.perturb(minibatch, seed)
+        self.seen.append((minibatch, made))
+        return made
+
+
+def objective_for(
+    backbone: CausalBackbone,
+    task: Task,
+    prefix: Prefix,
+    spec: str,
+    weight: float = 0.5,
+    texts: Sequence[Fields] = TEXTS,
+) -> tuple[PrefixObjective, _Spy]:
+    prompter = Prompter(backbone, task)
+    adversary = build_adversary(spec, prompter, substitutes)
+    assert adversary is not None
+    spy = _Spy(adversary)
+    return PrefixObjective(prompter, DirectPrefix(prefix.tensor), spy, texts, weight), spy
+
+
+def run(
+    objective: PrefixObjective,
+    backbone: CausalBackbone,
+    task: Task,
+    texts: Sequence[Fields] = TEXTS,
+) -> dict[str, Tensor]:
+    batch = backbone.pad(Prompter(backbone, task).encode(texts).rows)
+    result: dict[str, Tensor] = objective(
+        batch.ids, batch.answer, LABELS[: len(texts)], torch.arange(len(texts))
+    )
+    return result
+
+
+SPECS = [
+    "pgd(steps=4)",
+    "freelb(steps=3)",
+    "pgd(ball=sentence)",
+    "substitution(edits=typos, variants=8)",
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_perturbation_reaches_the_model(
+    backbone: CausalBackbone, task: Task, prefix: Prefix, spec: str
+) -> None:
+    """The published code assigns it to a local variable; here loss and gradient are other ones."""
+    objective, spy = objective_for(backbone, task, prefix, spec, weight=1.0)
+    objective.train()
+    loss = run(objective, backbone, task)["loss"]
+    loss.backward()
+    [(minibatch, made)] = spy.seen
+    with torch.no_grad():
+        clean = minibatch.losses(*minibatch.prompts).mean()
+        harder = torch.stack([minibatch.losses(*prompts).mean() for prompts in made]).mean()
+    assert harder > clean + 1e-3
+    standard = PrefixObjective(Prompter(backbone, task), DirectPrefix(prefix.tensor))
+    run(standard.train(), backbone, task)["loss"].backward()
+    adversarial, plain = objective.prefix.tensor.grad, standard.prefix.tensor.grad
+    assert (adversarial - plain).norm() > 0.01 * plain.norm()
+
+
+def test_the_loss_mixes_clean_and_perturbed(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    losses = {}
+    for weight in (0.0, 0.25, 1.0):
+        objective, _ = objective_for(backbone, task, prefix, "pgd", weight)
+        losses[weight] = run(objective.train(), backbone, task)["loss"].item()
+    assert losses[0.25] == pytest.approx(0.75 * losses[0.0] + 0.25 * losses[1.0], rel=1e-5)
+
+
+def test_evaluation_is_on_clean_text(backbone: CausalBackbone, task: Task, prefix: Prefix) -> None:
+    objective, spy = objective_for(backbone, task, prefix, "freelb")
+    standard = PrefixObjective(Prompter(backbone, task), DirectPrefix(prefix.tensor))
+    found = run(objective.eval(), backbone, task)
+    assert torch.equal(found["loss"], run(standard.eval(), backbone, task)["loss"])
+    assert not spy.seen
+
+
+@pytest.mark.parametrize("method", ["pgd", "freelb"])
+@pytest.mark.parametrize("ball", ["word", "sentence"])
+def test_a_perturbation_stays_in_its_ball(
+    backbone: CausalBackbone, task: Task, prefix: Prefix, method: str, ball: str
+) -> None:
+    radius = 0.2
+    spec = f"{method}(ball={ball}, radius={radius}, steps=5, step_size=0.9)"
+    objective, spy = objective_for(backbone, task, prefix, spec)
+    run(objective.train(), backbone, task)
+    [(minibatch, made)] = spy.seen
+    assert len(made) == (5 if method == "freelb" else 1)
+    batch, clean = minibatch.prompts
+    padding = torch.arange(clean.shape[1]) > batch.answer[:, None]
+    for _, embedded in made:
+        delta = embedded - clean
+        assert delta[padding].abs().max() == 0
+        if ball == "word":
+            share = delta.norm(dim=-1)[~padding] / clean.norm(dim=-1)[~padding]
+        else:
+            real = clean * ~padding[..., None]
+            share = delta.flatten(1).norm(dim=1) / real.flatten(1).norm(dim=1)
+        assert share.max() <= radius * (1 + 1e-4)
+        assert share.max() > 0.5 * radius
+
+
+def test_a_longer_ascent_is_a_harder_one(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    objective, spy = objective_for(backbone, task, prefix, "freelb(steps=6, step_size=0.3)")
+    run(objective.train(), backbone, task)
+    [(minibatch, made)] = spy.seen
+    losses = [float(minibatch.losses(*prompts).mean()) for prompts in made]
+    assert losses[-1] > losses[0]
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("edits", ["synonyms", "typos", "both"])
+def test_substitution_keeps_to_its_words(
+    backbone: CausalBackbone, task: Task, prefix: Prefix, edits: str, rounds: int
+) -> None:
+    objective, spy = objective_for(
+        backbone, task, prefix, f"substitution(edits={edits}, rounds={rounds}, max_changed=0.4)"
+    )
+    run(objective.train(), backbone, task)
+    run(objective, backbone, task)
+    changed = 0
+    for minibatch, [(batch, _)] in spy.seen:
+        for number, [text] in enumerate(TEXTS):
+            prompt = backbone.tokenizer.decode(batch.ids[number, : batch.answer[number] + 1])
+            found = prompt.removesuffix(task.render(("",)).rstrip()).rstrip()
+            before, after = text.split(), found.split()[: len(text.split())]
+            pairs = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+            assert len(pairs) <= max(1, math.ceil(0.4 * len(before)))
+            changed += len(pairs)
+            if edits == "synonyms":
+                assert all(b in SYNONYMS[a] for a, b in pairs)
+        assert len(minibatch.fields) == len(TEXTS)
+    assert changed >= 4
+
+
+def test_the_worst_of_the_variants_is_taken(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    """More variants of the same draw are never easier on average over many minibatches."""
+    means = []
+    for variants in (1, 8):
+        objective, spy = objective_for(
+            backbone, task, prefix, f"substitution(edits=typos, variants={variants}, temperature=9)"
+        )
+        for _ in range(6):
+            run(objective.train(), backbone, task)
+        with torch.no_grad():
+            means.append(np.mean([float(m.losses(*made[0]).mean()) for m, made in spy.seen]))
+    assert means[1] > means[0]
+
+
+def test_only_the_last_column_of_a_pair_changes(backbone: CausalBackbone, prefix: Prefix) -> None:
+    task = Task(
+        name="pairs",
+        columns=("premise", "hypothesis"),
+        labels=("no", "yes"),
+        label_words=(" no", " yes"),
+        template="{premise} question {hypothesis} yes or no ?",
+    )
+    pairs: list[Fields] = [("good warm dull plot", "good warm dull plot")] * 3
+    objective, spy = objective_for(
+        backbone, task, prefix, "substitution(max_changed=1)", texts=pairs
+    )
+    run(objective.train(), backbone, task, pairs)
+    for prompt in spy.seen[0][1][0][0].ids:
+        text = backbone.tokenizer.decode(prompt)
+        assert text.startswith("good warm dull plot question ")
+        assert not text.startswith("good warm dull plot question good warm dull plot")
+
+
+def test_equal_seeds_make_equal_minibatches(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    for spec in ("substitution(edits=both)", "freelb"):
+        seen = []
+        for _ in range(2):
+            objective, spy = objective_for(backbone, task, prefix, spec)
+            for _ in range(2):
+                run(objective.train(), backbone, task)
+            seen.append([made[0][1] for _, made in spy.seen])
+        assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
+        first, second = seen[0]
+        assert first.shape != second.shape or not torch.equal(first, second)
+
+
+@given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABC", max_size=12), st.integers(0, 2**31))
+def test_typos_are_near_and_never_the_word(word: str, seed: int) -> None:
+    found = typos(word, 6, np.random.default_rng(seed))
+    assert len(found) == len(set(found)) <= (6 if len(word) > 2 else 0)
+    for typo in found:
+        assert typo != word
+        assert abs(len(typo) - len(word)) <= 1
+        kept = sum(a == b for a, b in zip(typo, word, strict=False))
+        kept += sum(a == b for a, b in zip(typo[::-1], word[::-1], strict=False))
+        assert kept >= len(word) - 2
+
+
+def test_keys_are_beside_each_other() -> None:
+    assert set(BESIDE["s"]) == set("awedxz")
+    assert all(letter in BESIDE[other] for letter, near in BESIDE.items() for other in near)
+
+
+def test_training_goes_on_from_a_trained_prefix(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    still = TrainingConfig(epochs=1, learning_rate=1e-12, batch_size=16)
+    length = PrefixTuningConfig(length=prefix.length)
+    found = train_prefix(backbone, task, prefix=length, training=still, start=prefix)
+    assert torch.allclose(found.tensor, prefix.tensor, atol=1e-6)
+    assert found.config["start"] == prefix.fingerprint
+    with pytest.raises(ConfigError, match="expected a prefix of length 7 to start from, got 4"):
+        train_prefix(backbone, task, prefix=PrefixTuningConfig(length=7), start=prefix)
+    other = Prefix(prefix.tensor, "another", "0" * 16)
+    with pytest.raises(ArtifactError, match="another"):
+        train_prefix(backbone, task, prefix=length, start=other)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words", "message"),
+    [
+        pytest.param("frelb", None, "did you mean 'freelb'", id="unknown name"),
+        pytest.param("pgd(radios=1)", None, "did you mean 'radius'", id="unknown setting"),
+        pytest.param("pgd(radius=0)", None, "expected a valid radius", id="out of range"),
+        pytest.param("substitution", None, "expected word lists", id="no word lists"),
+    ],
+)
+def test_a_bad_adversary_is_one_clear_line(
+    backbone: CausalBackbone, task: Task, spec: str, words: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        build_adversary(spec, Prompter(backbone, task), words)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_adversary_is_none(backbone: CausalBackbone, task: Task) -> None:
+    assert build_adversary("none", Prompter(backbone, task)) is None
