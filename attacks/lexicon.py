@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
-from nltk.corpus.reader import WordNetCorpusReader
-
 from attacks.neighbors import load_neighbors, match_case, neighbors_of
-from attacks.nltk_data import nltk_root
-from attacks.resource_base import Found
-from attacks.resources import find_resource
+from attacks.resources import find_resource, require_package
 from robust_prefix.errors import unknown_name
 
 SOURCES = ("wordnet", "counterfitted-neighbors")
@@ -40,6 +35,9 @@ def synonyms(
     for name in sources:
         if name not in SOURCES:
             raise unknown_name("source of synonyms", name, SOURCES)
+    require_package("nltk")
+    from attacks.wordnet import english_stopwords, wordnet_synonyms
+
     found = {name: find_resource(name, data_dir) for name in sources}
     stopwords = frozenset(english_stopwords(find_resource("stopwords", data_dir)))
 
@@ -56,32 +54,3 @@ def synonyms(
         return tuple(name for name in dict.fromkeys(words) if name != word)
 
     return substitutes
-
-
-def english_stopwords(found: Found) -> list[str]:
-    """The English list of a found folder of stopwords."""
-    from nltk.corpus.reader import WordListCorpusReader
-
-    words: list[str] = WordListCorpusReader(nltk_root(found), ["english"]).words()
-    return words
-
-
-def wordnet_synonyms(found: Found, word: str) -> list[str]:
-    """The lemmas that share a synset with ``word``, in alphabetical order."""
-    return sorted(
-        {name for synset in _reader(found).synsets(word) for name in synset.lemma_names()} - {word}
-    )
-
-
-class _EnglishWordNet(WordNetCorpusReader):
-    """NLTK's reader without the two seconds it spends on preparing for other languages."""
-
-    def map_wn(self, version: str = "wordnet") -> None:
-        """No mapping of senses to other versions, which only other languages need."""
-
-
-@lru_cache
-def _reader(wordnet: Found) -> _EnglishWordNet:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The multilingual functions")
-        return _EnglishWordNet(nltk_root(wordnet), None)

@@ -31,7 +31,22 @@ def train(
     model: Annotated[
         str, typer.Option(help="smollm2-135m, a local directory or a Hub id.")
     ] = "smollm2-135m",
-    length: Annotated[int, typer.Option(help="Virtual tokens.")] = PREFIX.length,
+    start: Annotated[
+        str | None, typer.Option(help="Run directory or zoo:NAME whose prefix to go on from.")
+    ] = None,
+    adversary: Annotated[
+        str,
+        typer.Option(
+            help="Perturbs the training texts: none, pgd, freelb, substitution; settings "
+            "in parentheses."
+        ),
+    ] = TRAINING.adversary,
+    adversarial_weight: Annotated[
+        float, typer.Option(help="Share of the perturbed texts in the loss.")
+    ] = TRAINING.adversarial_weight,
+    length: Annotated[
+        int | None, typer.Option(help=f"Virtual tokens; {PREFIX.length}, or those of --start.")
+    ] = None,
     reparameterization: Annotated[
         str, typer.Option(help="none, or mlp: an MLP yields the prefix and is dropped afterwards.")
     ] = PREFIX.reparameterization,
@@ -57,10 +72,15 @@ def train(
     from robust_prefix.backbones import load_backbone
     from robust_prefix.data import load_split
     from robust_prefix.evaluation.accuracy import describe, measured_run
+    from robust_prefix.objectives import needs_substitutes
+    from robust_prefix.runs import Run
     from robust_prefix.specs import build_config
     from robust_prefix.tasks import load_task
     from robust_prefix.training import train_prefix
 
+    begun = Run.load(start).prefix if start is not None else None
+    if length is None:
+        length = PREFIX.length if begun is None else begun.length
     prefix_config = build_config(
         PrefixTuningConfig,
         {"length": length, "reparameterization": reparameterization, "init": init},
@@ -74,15 +94,29 @@ def train(
             "batch_size": batch_size,
             "patience": patience,
             "max_examples": max_examples,
+            "adversary": adversary,
+            "adversarial_weight": adversarial_weight,
         },
         "train",
     )
+    substitutes = None
+    if needs_substitutes(adversary):
+        from attacks.lexicon import synonyms
+
+        substitutes = synonyms(data_dir)
     chosen = load_task(task, data_dir)
     for split in chosen.splits:  # a bad row in the test data is to be known before training
         load_split(chosen, split)
     backbone = load_backbone(model, device=device.value, dtype=dtype.value)
     prefix = train_prefix(
-        backbone, chosen, prefix=prefix_config, training=training_config, seed=seed, out=out
+        backbone,
+        chosen,
+        prefix=prefix_config,
+        training=training_config,
+        start=begun,
+        substitutes=substitutes,
+        seed=seed,
+        out=out,
     )
     run = measured_run(backbone, chosen, prefix)
     run.save(out)

@@ -15,7 +15,7 @@ from robust_prefix.objectives.base import (
 from robust_prefix.objectives.embedding import PGD, FreeLB
 from robust_prefix.objectives.substitution import SubstitutionAdversary
 from robust_prefix.prefixes.model import Prompter
-from robust_prefix.specs import parse_spec
+from robust_prefix.specs import Spec, build_config, parse_spec
 
 ADVERSARIES: dict[str, type[Adversary[Any]]] = {
     adversary.name: adversary for adversary in (PGD, FreeLB, SubstitutionAdversary)
@@ -29,6 +29,7 @@ __all__ = [
     "Prompts",
     "Substitutes",
     "build_adversary",
+    "needs_substitutes",
 ]
 
 
@@ -44,8 +45,29 @@ def build_adversary(
         ConfigError: the name or a setting is unknown, or word lists are needed and not given.
     """
     spec = parse_spec(text)
+    chosen = _class(spec)
+    if chosen is None:
+        return None
+    return chosen.from_settings(spec.settings, prompter, substitutes)
+
+
+def needs_substitutes(text: str) -> bool:
+    """Whether ``build_adversary`` would need word lists for this adversary.
+
+    Raises:
+        ConfigError: the name or a setting is unknown.
+    """
+    spec = parse_spec(text)
+    chosen = _class(spec)
+    if chosen is None:
+        return False
+    config = build_config(chosen.config_type, spec.settings, spec.name)
+    return getattr(config, "edits", "typos") != "typos"
+
+
+def _class(spec: Spec) -> type[Adversary[Any]] | None:
     if spec.name == "none" and not spec.settings:
         return None
     if spec.name not in ADVERSARIES:
         raise unknown_name("adversary", spec.name, ["none", *ADVERSARIES])
-    return ADVERSARIES[spec.name].from_settings(spec.settings, prompter, substitutes)
+    return ADVERSARIES[spec.name]

@@ -1,0 +1,55 @@
+"""``train`` against an adversary, from a prefix that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from robust_prefix.runs import Run
+
+from .conftest import Cli
+
+FLOAT32 = ("--dtype", "float32")
+
+
+def test_training_against_an_adversary_goes_on_from_a_run(
+    cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
+) -> None:
+    common = ("--model", model_dir, "--data-dir", data_dir, *FLOAT32, "--epochs", 1)
+    first = cli("train", "--out", tmp_path / "first", *common, "--length", 3)
+    assert first.exit_code == 0, first.stderr
+    spec = "substitution(edits=typos, variants=2)"
+    more = ("--start", tmp_path / "first", "--adversary", spec, "--adversarial-weight", 0.7)
+    second = cli("train", "--out", tmp_path / "second", *common, *more)
+    assert second.exit_code == 0, second.stderr
+    begun, found = (Run.load(tmp_path / name).prefix for name in ("first", "second"))
+    assert found.config["training"]["adversary"] == spec
+    assert found.config["training"]["adversarial_weight"] == 0.7
+    assert found.config["start"] == begun.fingerprint
+    assert found.length == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(("--adversary", "freelbb"), "did you mean 'freelb'", id="unknown"),
+        pytest.param(("--adversary", "pgd(steps=0)"), "expected a valid steps", id="range"),
+        pytest.param(("--adversarial-weight", "1.5"), "adversarial_weight", id="weight"),
+        pytest.param(("--start", "nowhere"), "nowhere", id="no such run"),
+    ],
+)
+def test_bad_adversaries_are_found_before_training(
+    cli: Cli,
+    tmp_path: Path,
+    model_dir: Path,
+    data_dir: Path,
+    arguments: tuple[str, str],
+    message: str,
+) -> None:
+    common = ("--model", model_dir, "--data-dir", data_dir, *FLOAT32)
+    said = cli("train", "--out", tmp_path / "run", *common, *arguments)
+    assert said.exit_code == 2
+    [line] = said.stderr.splitlines()
+    assert message in line
+    assert not (tmp_path / "run").exists()
