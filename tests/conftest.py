@@ -25,7 +25,10 @@ from transformers import (
 )
 
 from robust_prefix.backbones import CausalBackbone
+from robust_prefix.configs import SubspaceConfig
+from robust_prefix.fitting import fit_subspaces
 from robust_prefix.prefixes import Prefix, PrefixModel
+from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Task
 
 POSITIVE = ["good", "fine", "lovely", "great", "bright", "warm"]
@@ -159,6 +162,12 @@ def prefix(backbone: CausalBackbone) -> Prefix:
 def model(backbone: CausalBackbone, task: Task, prefix: Prefix) -> PrefixModel:
     """The tiny classifier."""
     return PrefixModel(backbone, task, prefix)
+
+
+@pytest.fixture(scope="session")
+def spaces(backbone: CausalBackbone, prefix: Prefix, task: Task) -> Subspaces:
+    """Subspaces of the tiny classifier, low enough that something is left over."""
+    return fit_subspaces(backbone, prefix, task, config=SubspaceConfig(threshold=0.6))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from robust_prefix.activations import correct_states
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.configs import SubspaceConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import (
     DEFENSES,
@@ -22,7 +21,6 @@ from robust_prefix.defenses import (
 )
 from robust_prefix.defenses.tuner import Adam
 from robust_prefix.errors import ArtifactError, ConfigError, RobustPrefixError
-from robust_prefix.fitting import fit_subspaces
 from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Fields, Task
@@ -33,11 +31,6 @@ TEXTS: list[Fields] = [
     ("warm",),
     ("the end is great and the start is flat and cold",),
 ]
-
-
-@pytest.fixture(scope="module")
-def spaces(backbone: CausalBackbone, prefix: Prefix, task: Task) -> Subspaces:
-    return fit_subspaces(backbone, prefix, task, config=SubspaceConfig(threshold=0.6))
 
 
 def _dense_states(
@@ -290,7 +283,8 @@ def test_every_spec_builds_the_same_defence_again(spaces: Subspaces) -> None:
         pytest.param("robust-prefix(mode=all)", "valid mode", id="bad choice"),
         pytest.param("robust-prefix(steps=-1)", "valid steps", id="out of range"),
         pytest.param("random-prefix", "rms", id="no norm"),
-        pytest.param("none+projection", "wraps another", id="composition"),
+        pytest.param("none+projection", "expected a defence that wraps others", id="composition"),
+        pytest.param("normalize+normalize", "'normalize' twice", id="twice"),
         pytest.param("__import__('os')", "expected name", id="code"),
     ],
 )

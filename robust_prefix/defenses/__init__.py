@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from robust_prefix.defenses.base import Defense, NoDefense
+from robust_prefix.defenses.normalize import Normalize
 from robust_prefix.defenses.projection import Projection
 from robust_prefix.defenses.random_prefix import RandomPrefix
 from robust_prefix.defenses.robust_prefix import RobustPrefix
+from robust_prefix.defenses.text import TextDefense
 from robust_prefix.errors import ConfigError, unknown_name
-from robust_prefix.specs import parse_composition
+from robust_prefix.specs import Spec, parse_composition
 from robust_prefix.subspaces import Subspaces
 
 DEFENSES: dict[str, type[Defense[Any]]] = {
-    defense.name: defense for defense in (NoDefense, RobustPrefix, RandomPrefix, Projection)
+    defense.name: defense
+    for defense in (NoDefense, RobustPrefix, RandomPrefix, Projection, Normalize)
 }
 
 __all__ = [
     "DEFENSES",
     "Defense",
     "NoDefense",
+    "Normalize",
     "Projection",
     "RandomPrefix",
     "RobustPrefix",
+    "TextDefense",
     "build_defense",
 ]
 
@@ -30,16 +36,39 @@ __all__ = [
 def build_defense(text: str, subspaces: Subspaces | None = None) -> Defense[Any]:
     """A defence from its name and settings, such as ``robust-prefix(mode=batch, steps=10)``.
 
+    Several compose with ``+`` from the outside in: ``normalize+robust-prefix`` normalises the text
+    and classifies what comes of it behind ``robust-prefix``.
+
     Raises:
-        ConfigError: the name or a setting is unknown.
-        ArtifactError: it needs subspaces and none are given.
+        ConfigError: a name or a setting is unknown, or a part that wraps nothing stands before
+            another.
+        ArtifactError: a part needs subspaces and none are given.
     """
-    parts = parse_composition(text)
-    if len(parts) != 1:
-        raise ConfigError(
-            f"expected one defence, got {text!r}; none of {', '.join(sorted(DEFENSES))} "
-            "wraps another"
-        )
-    if parts[0].name not in DEFENSES:
-        raise unknown_name("defence", parts[0].name, DEFENSES)
-    return DEFENSES[parts[0].name].from_settings(parts[0].settings, subspaces)
+    *outer, last = parse_composition(text)
+    defense = _class(last).from_settings(last.settings, subspaces)
+    for part in reversed(outer):
+        chosen = _class(part)
+        if not issubclass(chosen, TextDefense):
+            wrappers = [n for n, d in DEFENSES.items() if issubclass(d, TextDefense)]
+            raise ConfigError(
+                f"expected a defence that wraps others ({', '.join(wrappers)}) before a + in "
+                f"{text!r}, got {part.name!r}; put it last"
+            )
+        if any(isinstance(wrapped, chosen) for wrapped in _layers(defense)):
+            raise ConfigError(f"expected each defence once in {text!r}, got {part.name!r} twice")
+        defense = chosen.wrapping(part.settings, defense)
+    return defense
+
+
+def _layers(defense: Defense[Any]) -> Iterator[Defense[Any]]:
+    """A defence and, from the outside in, what it wraps."""
+    yield defense
+    while isinstance(defense, TextDefense):
+        defense = defense.inner
+        yield defense
+
+
+def _class(part: Spec) -> type[Defense[Any]]:
+    if part.name not in DEFENSES:
+        raise unknown_name("defence", part.name, DEFENSES)
+    return DEFENSES[part.name]

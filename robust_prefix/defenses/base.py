@@ -50,8 +50,8 @@ class Defense(ABC, Generic[Config]):
     name: ClassVar[str]
     summary: ClassVar[str]
     config_type: ClassVar[type[Any]] = NoSettings
-    dynamic: ClassVar[bool] = False
-    randomized: ClassVar[bool] = False
+    dynamic: bool = False
+    randomized: bool = False
     needs_subspaces: ClassVar[bool] = False
 
     def __init__(self, subspaces: Subspaces | None = None, **settings: Any) -> None:
@@ -95,20 +95,8 @@ class Defense(ABC, Generic[Config]):
         Raises:
             RobustPrefixError: the defence returned another shape, or numbers that are not finite.
         """
-        classes = len(model.task.labels)
-        scores = torch.empty(len(texts), classes)
         with self._counted(model):
-            encoded = model.prompter.encode(texts)
-            for indices in self.batches(encoded, batch_size):
-                with torch.no_grad():
-                    batch = self.run(model, model.pad(encoded.select(indices))).float().cpu()
-                if batch.shape != (len(indices), classes) or not torch.isfinite(batch).all():
-                    raise RobustPrefixError(
-                        f"expected finite scores ({len(indices)}, {classes}) from the defence "
-                        f"{self.name!r}, got shape {tuple(batch.shape)} or NaN; lower its step size"
-                    )
-                scores[indices] = batch
-        return scores
+            return self._scores(model, texts, batch_size)
 
     @final
     def gradients(
@@ -136,30 +124,15 @@ class Defense(ABC, Generic[Config]):
             InputError: a label is none of the task's, or there is not one for each text.
             RobustPrefixError: a gradient is not finite.
         """
-        runs = {"fixed": self.run, "unrolled": self.run_unrolled}
-        if through not in runs:
-            raise unknown_name("through", through, runs)
+        if through not in ("fixed", "unrolled"):
+            raise unknown_name("through", through, ("fixed", "unrolled"))
         classes = len(model.task.labels)
         if len(labels) != len(texts) or not all(0 <= label < classes for label in labels):
             raise InputError(
                 f"expected {len(texts)} labels of 0 to {classes - 1}, one a text, got {labels}"
             )
-        found: dict[int, TokenGradients] = {}
         with self._counted(model):
-            encoded = model.prompter.encode(texts)
-            for indices in self.batches(encoded, 1 if self.batch_dependent else batch_size):
-                found |= zip(
-                    indices,
-                    token_gradients(
-                        self.name,
-                        lambda inputs: runs[through](model, inputs),
-                        model,
-                        encoded.select(indices),
-                        [labels[index] for index in indices],
-                    ),
-                    strict=True,
-                )
-        return [found[index] for index in range(len(texts))]
+            return self._slopes(model, texts, labels, through, batch_size)
 
     def batches(self, encoded: Encoded, batch_size: int) -> list[list[int]]:
         """Indices of the texts that go through the model together."""
@@ -167,6 +140,45 @@ class Defense(ABC, Generic[Config]):
             everything = list(range(len(encoded)))
             return [everything[i : i + batch_size] for i in range(0, len(encoded), batch_size)]
         return length_batches([len(row) for row in encoded.rows], batch_size)
+
+    def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
+        """What ``logits`` returns; batches of like length through ``run``."""
+        classes = len(model.task.labels)
+        scores = torch.empty(len(texts), classes)
+        encoded = model.prompter.encode(texts)
+        for indices in self.batches(encoded, batch_size):
+            with torch.no_grad():
+                batch = self.run(model, model.pad(encoded.select(indices))).float().cpu()
+            if batch.shape != (len(indices), classes) or not torch.isfinite(batch).all():
+                raise RobustPrefixError(
+                    f"expected finite scores ({len(indices)}, {classes}) from the defence "
+                    f"{self.name!r}, got shape {tuple(batch.shape)} or NaN; lower its step size"
+                )
+            scores[indices] = batch
+        return scores
+
+    def _slopes(
+        self,
+        model: PrefixModel,
+        texts: Sequence[Fields],
+        labels: Sequence[int],
+        through: Through,
+        batch_size: int,
+    ) -> list[TokenGradients]:
+        """What ``gradients`` returns."""
+        run = self.run if through == "fixed" else self.run_unrolled
+        encoded = model.prompter.encode(texts)
+        found: dict[int, TokenGradients] = {}
+        for indices in self.batches(encoded, 1 if self.batch_dependent else batch_size):
+            slopes = token_gradients(
+                self.name,
+                lambda inputs: run(model, inputs),
+                model,
+                encoded.select(indices),
+                [labels[index] for index in indices],
+            )
+            found |= zip(indices, slopes, strict=True)
+        return [found[index] for index in range(len(texts))]
 
     @contextmanager
     def _counted(self, model: PrefixModel) -> Iterator[None]:
