@@ -18,6 +18,7 @@ from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.runs import Run
 from robust_prefix.subspaces import Subspaces
+from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class PrefixClassifier:
     Args:
         defense: none where not given.
         subspaces: kept for :meth:`save_pretrained`; the defence's own where not given.
+        synonyms: clusters, kept for :meth:`save_pretrained`.
         measurements: what is known of the prefix, kept for :meth:`save_pretrained`.
 
     Raises:
@@ -61,11 +63,13 @@ class PrefixClassifier:
         defense: Defense[Any] | None = None,
         subspaces: Subspaces | None = None,
         measurements: Mapping[str, Any] | None = None,
+        synonyms: SynonymClusters | None = None,
     ) -> None:
         self.model = PrefixModel(backbone, task, prefix)
         self.defense = defense if defense is not None else NoDefense()
         self.subspaces = subspaces if subspaces is not None else self.defense.subspaces
         self.measurements = dict(measurements or {})
+        self.synonyms = synonyms
 
     @property
     def task(self) -> Task:
@@ -81,6 +85,7 @@ class PrefixClassifier:
             defense,
             self.subspaces,
             self.measurements,
+            self.synonyms,
         )
 
     def logits(self, texts: Sequence[Text], batch_size: int = 32) -> Tensor:
@@ -162,6 +167,7 @@ class PrefixClassifier:
             task=self.task,
             prefix=self.model.prefix,
             subspaces=self.subspaces,
+            synonyms=self.synonyms,
             defense=self.defense.spec,
             measurements=self.measurements,
         ).save(folder)
@@ -190,7 +196,15 @@ class PrefixClassifier:
         run = Run.load(name, data_dir)
         if isinstance(defense, str):
             spec = run.defense if defense == "default" else defense
-            defense = build_defense(spec, run.subspaces)
+            defense = build_defense(spec, run.subspaces, run.synonyms)
         if backbone is None:
             backbone = load_backbone(run.prefix.base_model, device=device, dtype=dtype)
-        return cls(backbone, run.task, run.prefix, defense, run.subspaces, run.measurements)
+        return cls(
+            backbone,
+            run.task,
+            run.prefix,
+            defense,
+            run.subspaces,
+            run.measurements,
+            run.synonyms,
+        )

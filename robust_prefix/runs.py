@@ -1,7 +1,8 @@
 """A run directory: what training and fitting leave behind, and what everything else starts from.
 
 ``run.json`` (task, base model, default defence, measurements), ``prefix.safetensors`` and, once
-fitted, ``subspaces.safetensors``. ``zoo:NAME`` names a run that comes with the package.
+fitted, ``subspaces.safetensors`` and ``synonyms.json``. ``zoo:NAME`` names a run that comes with
+the package.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import Any
 
 from robust_prefix.errors import ArtifactError, RobustPrefixError, unknown_name
 from robust_prefix.files import read_json, write_json
-from robust_prefix.prefixes import Prefix
+from robust_prefix.prefixes import PREFIX_FILE, Prefix
 from robust_prefix.subspaces import Subspaces
+from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Task
 
 ZOO = Path(__file__).parent / "zoo"
 RUN_FILE = "run.json"
-PREFIX_FILE = "prefix.safetensors"
 SUBSPACES_FILE = "subspaces.safetensors"
+SYNONYMS_FILE = "synonyms.json"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Run:
         task: with its data's places relative to a data folder, which is given at loading.
         prefix: the trained prefix.
         subspaces: None until fitted.
+        synonyms: None until fitted.
         defense: the default defence's name and settings.
         measurements: accuracies and the like, with n and interval.
     """
@@ -38,6 +41,7 @@ class Run:
     task: Task
     prefix: Prefix
     subspaces: Subspaces | None = None
+    synonyms: SynonymClusters | None = None
     defense: str = "none"
     measurements: Mapping[str, Any] = field(default_factory=dict)
 
@@ -51,6 +55,8 @@ class Run:
         self.prefix.save(folder / PREFIX_FILE)
         if self.subspaces is not None:
             self.subspaces.save(folder / SUBSPACES_FILE)
+        if self.synonyms is not None:
+            self.synonyms.save(folder / SYNONYMS_FILE)
         write_json(
             folder / RUN_FILE,
             {
@@ -77,7 +83,7 @@ class Run:
                 "make one with robust-prefix train, or name one that exists (zoo:NAME serves too)"
             )
         values = read_json(folder / RUN_FILE)
-        subspaces_file = folder / SUBSPACES_FILE
+        subspaces_file, synonyms_file = folder / SUBSPACES_FILE, folder / SYNONYMS_FILE
         try:
             task = Task.from_dict(values["task"], data_dir=data_dir)
             defense, measurements = values["defense"], values["measurements"]
@@ -89,6 +95,7 @@ class Run:
             task=task,
             prefix=Prefix.load(folder / PREFIX_FILE),
             subspaces=Subspaces.load(subspaces_file) if subspaces_file.is_file() else None,
+            synonyms=SynonymClusters.load(synonyms_file) if synonyms_file.is_file() else None,
             defense=defense,
             measurements=measurements,
         )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -23,14 +24,25 @@ from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError, StorageError
 from robust_prefix.files import read_json, write_json
 from robust_prefix.objectives import PrefixObjective, Substitutes, build_adversary
-from robust_prefix.prefixes import Prefix
+from robust_prefix.prefixes import PREFIX_FILE, Prefix
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prefix_tuning import build_parameters, initial_prefix
 from robust_prefix.progress import Advance, progress
-from robust_prefix.tasks import Task
+from robust_prefix.tasks import Fields, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+class TextReader(Protocol):
+    """What rewrites texts before the model reads them; a ``TextDefense`` is one."""
+
+    @property
+    def spec(self) -> str: ...
+
+    def read(self, fields: Fields) -> Fields:
+        """The text that the model gets."""
+        ...
 
 
 class LengthGroupedBatches(Sampler[int]):
@@ -64,10 +76,13 @@ def train_prefix(
     training: TrainingConfig | None = None,
     start: Prefix | None = None,
     substitutes: Substitutes | None = None,
+    reader: TextReader | None = None,
     seed: int = 0,
     out: str | Path | None = None,
 ) -> Prefix:
-    """Train a prefix on the task's train split; the best state on its dev split is returned.
+    """Train a prefix on the task's train split.
+
+    The state with the best accuracy on the dev split is returned; with an adversary the last one.
 
     Args:
         prefix: settings of the prefix.
@@ -75,9 +90,12 @@ def train_prefix(
         start: a trained prefix to go on from, in place of ``prefix.init``.
         substitutes: what may stand for a word, for an adversary that substitutes synonyms; see
             ``attacks.lexicon``.
+        reader: a defence that rewrites text, such as ``Synonyms``; the prefix is trained and
+            measured on what it makes of each text, and so is to be used behind it.
         seed: of the start, where it is random, and of the order of the data.
-        out: a folder for checkpoints, from which a killed run continues to the same result, and
-            for the loss curve ``training.json``; without it nothing is written.
+        out: a folder for checkpoints, from which a killed run continues to the same result, for
+            the loss curve ``training.json`` and the prefix; without it nothing is written. A
+            training that was finished there with the same settings is not done again.
 
     Returns:
         The prefix; its ``config`` holds the settings and the dev accuracy.
@@ -109,6 +127,13 @@ def train_prefix(
     }
     if start is not None:
         settings["start"] = start.fingerprint
+    if reader is not None:
+        settings["reader"] = reader.spec
+        train_rows, dev_rows = (_read(task, rows, reader) for rows in (train_rows, dev_rows))
+        substitutes = substitutes and _read_substitutes(substitutes, reader)
+    folder = Path(out) if out is not None else None
+    if folder is not None and (finished := _finished(folder, settings, backbone)) is not None:
+        return finished
     objective = PrefixObjective(
         prompter,
         build_parameters(_start(backbone, task, prefix, start), prefix),
@@ -117,29 +142,61 @@ def train_prefix(
         training.adversarial_weight,
         seed,
     )
-    folder = Path(out) if out is not None else None
-    if folder is None:
-        with tempfile.TemporaryDirectory() as scratch:
-            history = _run_trainer(
-                objective, prompter, train_rows, dev_rows, training, seed, Path(scratch)
-            )
-    else:
-        checkpoints = folder / "checkpoints"
-        _check_same_settings(checkpoints, {**settings, "base": backbone.fingerprint})
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            checkpoints = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            checkpoints = folder / "checkpoints"
+            _check_same_settings(checkpoints, {**settings, "base": backbone.fingerprint})
         history = _run_trainer(
             objective, prompter, train_rows, dev_rows, training, seed, checkpoints
         )
-        write_json(folder / "training.json", {"settings": settings, "history": history})
-        shutil.rmtree(checkpoints)
     accuracies = [row["dev_accuracy"] for row in history if "dev_accuracy" in row]
+    kept = max(accuracies) if training.adversary == "none" else accuracies[-1]
     with torch.no_grad():
         tensor = objective.prefix().float().cpu()
-    return Prefix(
+    trained = Prefix(
         tensor=tensor,
         base_model=backbone.name,
         base_fingerprint=backbone.fingerprint,
-        config={**settings, "dev_accuracy": max(accuracies), "dev_examples": len(dev_rows)},
+        config={**settings, "dev_accuracy": kept, "dev_examples": len(dev_rows)},
     )
+    if folder is not None:
+        # The checkpoints go last: whatever happens next, the training need not be done again.
+        write_json(folder / "training.json", {"settings": settings, "history": history})
+        trained.save(folder / PREFIX_FILE)
+        shutil.rmtree(checkpoints)
+    return trained
+
+
+def _finished(folder: Path, settings: dict[str, Any], backbone: CausalBackbone) -> Prefix | None:
+    """The prefix that a training with the same settings left in ``folder``, if there is one."""
+    if not (folder / PREFIX_FILE).is_file() or (folder / "checkpoints").exists():
+        return None
+    prefix = Prefix.load(folder / PREFIX_FILE)
+    same = all(prefix.config.get(key) == value for key, value in _as_json(settings).items())
+    return prefix if same and prefix.base_fingerprint == backbone.fingerprint else None
+
+
+def _read(task: Task, rows: Dataset, reader: TextReader) -> Dataset:
+    """The rows as ``reader`` rewrites them."""
+
+    def rewrite(row: dict[str, Any]) -> dict[str, Any]:
+        read = reader.read(tuple(row[column] for column in task.columns))
+        return {**row, **dict(zip(task.columns, read, strict=True))}
+
+    return type(rows).from_list([rewrite(row) for row in rows], features=rows.features)
+
+
+def _read_substitutes(substitutes: Substitutes, reader: TextReader) -> Substitutes:
+    """What is left of a word's substitutes once ``reader`` has rewritten them."""
+
+    @cache
+    def found(word: str) -> tuple[str, ...]:
+        read = dict.fromkeys(text for w in substitutes(word) for text in reader.read((w,)))
+        return tuple(text for text in read if text != word)
+
+    return found
 
 
 def _start(
@@ -164,13 +221,19 @@ def _check_same_settings(checkpoints: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings)
         return
     before = read_json(path)
-    for key, value in json.loads(json.dumps(settings)).items():
+    for key, value in _as_json(settings).items():
         if before.get(key) != value:
             raise ConfigError(
                 f"expected the settings of the run begun in {checkpoints.parent} "
                 f"({key}={before.get(key)}), got {key}={value}; "
                 f"delete {checkpoints} to start anew or choose another --out"
             )
+
+
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are once written and read: lists for tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(settings))
+    return values
 
 
 def _last_checkpoint(folder: Path) -> str | None:
@@ -218,7 +281,8 @@ def _run_trainer(
         save_steps=evaluate_every,
         save_total_limit=2,
         logging_steps=min(20, evaluate_every),
-        load_best_model_at_end=True,
+        # Clean dev accuracy would choose the state that has seen least of the adversary.
+        load_best_model_at_end=config.adversary == "none",
         metric_for_best_model="accuracy",
         greater_is_better=True,
         use_cpu=prompter.backbone.device.type == "cpu",
@@ -252,7 +316,7 @@ def _run_trainer(
     return [_history_row(row) for row in trainer.state.log_history if "step" in row]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _storage_errors(folder: Path) -> Iterator[None]:
     """Say what to do about a checkpoint that cannot be written, whichever library reports it."""
     try:

@@ -23,6 +23,7 @@ from robust_prefix.defenses.tuner import Adam
 from robust_prefix.errors import ArtifactError, ConfigError, RobustPrefixError
 from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
+from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Fields, Task
 
 TEXTS: list[Fields] = [
@@ -271,8 +272,9 @@ def test_adam_is_torchs_adam() -> None:
 def test_every_spec_builds_the_same_defence_again(spaces: Subspaces) -> None:
     for name in DEFENSES:
         settings = "(rms=0.25)" if name == "random-prefix" else ""
-        defense = build_defense(name + settings, spaces)
-        assert build_defense(defense.spec, spaces).spec == defense.spec
+        clusters = SynonymClusters({})
+        defense = build_defense(name + settings, spaces, clusters)
+        assert build_defense(defense.spec, spaces, clusters).spec == defense.spec
 
 
 @pytest.mark.parametrize(
@@ -296,6 +298,8 @@ def test_bad_specs(spaces: Subspaces, spec: str, message: str) -> None:
 def test_subspaces_are_asked_for() -> None:
     with pytest.raises(ArtifactError, match="fit-subspaces"):
         build_defense("robust-prefix")
+    with pytest.raises(ArtifactError, match="fit-synonyms"):
+        build_defense("normalize+synonyms")
 
 
 def test_subspaces_of_another_prefix_are_refused(

@@ -22,7 +22,7 @@ FLOORS = (
     {"data"},
     {"backbones"},
     {"prefixes"},
-    {"subspaces", "objectives"},
+    {"subspaces", "synonyms", "objectives"},
     {"training", "activations", "fitting"},
     {"defenses", "runs"},
     {"classifier"},

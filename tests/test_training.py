@@ -15,8 +15,11 @@ import torch
 from robust_prefix import training
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
+from robust_prefix.data import load_split, rows_as_fields
+from robust_prefix.defenses import NoDefense
 from robust_prefix.errors import ConfigError
 from robust_prefix.objectives import PrefixObjective
+from robust_prefix.prefixes import PrefixModel
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prefix_tuning import MLPPrefix, build_parameters, initial_prefix
 from robust_prefix.tasks import Task
@@ -130,6 +133,34 @@ def test_a_killed_training_ends_in_the_same_prefix(
     ]
     assert curves[0] == curves[1]
     assert not (tmp_path / "killed" / "checkpoints").exists()
+
+
+def test_a_finished_training_is_not_lost_and_not_done_again(
+    backbone: CausalBackbone, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after training may crash: hours of work must be there all the same."""
+    trained = train_prefix(backbone, task, training=SHORT, seed=3, out=tmp_path)
+    with monkeypatch.context() as patch:
+        _kill_at(patch, 1)
+        again = train_prefix(backbone, task, training=SHORT, seed=3, out=tmp_path)
+        assert torch.equal(again.tensor, trained.tensor)
+        assert again.config == json.loads(json.dumps(trained.config))
+        with pytest.raises(_Killed):
+            train_prefix(backbone, task, training=SHORT, seed=4, out=tmp_path)
+
+
+def test_with_an_adversary_the_last_state_is_kept(
+    backbone: CausalBackbone, task: Task, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(SHORT, adversary="pgd", learning_rate=0.05)
+    prefix = train_prefix(backbone, task, training=config, out=tmp_path)
+    history = json.loads((tmp_path / "training.json").read_text())["history"]
+    accuracies = [row["dev_accuracy"] for row in history if "dev_accuracy" in row]
+    assert prefix.config["dev_accuracy"] == accuracies[-1]
+    model = PrefixModel(backbone, task, prefix)
+    dev = load_split(task, "dev")
+    found = NoDefense().logits(model, rows_as_fields(task, dev)).argmax(-1)
+    assert (found == torch.tensor(dev["label"])).float().mean() == pytest.approx(accuracies[-1])
 
 
 def test_checkpoints_of_other_settings_are_refused(

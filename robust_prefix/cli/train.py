@@ -44,6 +44,13 @@ def train(
     adversarial_weight: Annotated[
         float, typer.Option(help="Share of the perturbed texts in the loss.")
     ] = TRAINING.adversarial_weight,
+    defense: Annotated[
+        str,
+        typer.Option(
+            help="Train on what a defence that rewrites text makes of it: normalize, "
+            "synonyms, or both with +; the run's default afterwards."
+        ),
+    ] = "none",
     length: Annotated[
         int | None, typer.Option(help=f"Virtual tokens; {PREFIX.length}, or those of --start.")
     ] = None,
@@ -70,15 +77,19 @@ def train(
 ) -> None:
     """Train a prefix with the language model frozen. A killed run continues where it stopped."""
     from robust_prefix.backbones import load_backbone
+    from robust_prefix.cli.lexical import clusters_for
     from robust_prefix.data import load_split
+    from robust_prefix.defenses import NoDefense, TextDefense, build_defense
+    from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.accuracy import describe, measured_run
     from robust_prefix.objectives import needs_substitutes
     from robust_prefix.runs import Run
-    from robust_prefix.specs import build_config
+    from robust_prefix.specs import build_config, parse_composition
     from robust_prefix.tasks import load_task
     from robust_prefix.training import train_prefix
 
-    begun = Run.load(start).prefix if start is not None else None
+    begun_run = Run.load(start) if start is not None else None
+    begun = begun_run.prefix if begun_run is not None else None
     if length is None:
         length = PREFIX.length if begun is None else begun.length
     prefix_config = build_config(
@@ -99,12 +110,21 @@ def train(
         },
         "train",
     )
+    chosen = load_task(task, data_dir)
+    clusters = begun_run.synonyms if begun_run is not None else None
+    if clusters is None and any(part.name == "synonyms" for part in parse_composition(defense)):
+        clusters = clusters_for(chosen, data_dir)
+    reader = build_defense(defense, synonyms=clusters)
+    if not isinstance(reader, TextDefense | NoDefense):
+        raise ConfigError(
+            f"expected a defence that rewrites text (normalize, synonyms), got {defense!r}; "
+            "others do not change what a prefix is trained on"
+        )
     substitutes = None
     if needs_substitutes(adversary):
         from attacks.lexicon import synonyms
 
         substitutes = synonyms(data_dir)
-    chosen = load_task(task, data_dir)
     for split in chosen.splits:  # a bad row in the test data is to be known before training
         load_split(chosen, split)
     backbone = load_backbone(model, device=device.value, dtype=dtype.value)
@@ -115,10 +135,11 @@ def train(
         training=training_config,
         start=begun,
         substitutes=substitutes,
+        reader=reader if isinstance(reader, TextDefense) else None,
         seed=seed,
         out=out,
     )
-    run = measured_run(backbone, chosen, prefix)
+    run = measured_run(backbone, chosen, prefix, defense=reader, synonyms=clusters)
     run.save(out)
     clean, parameters = run.measurements["clean_accuracy"], run.measurements["parameters"]
     Console(stderr=True).print(

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from robust_prefix.defenses.base import Defense, NoDefense
+from robust_prefix.defenses.base import Defense, Fitted, NoDefense
 from robust_prefix.defenses.normalize import Normalize
 from robust_prefix.defenses.projection import Projection
 from robust_prefix.defenses.random_prefix import RandomPrefix
 from robust_prefix.defenses.robust_prefix import RobustPrefix
+from robust_prefix.defenses.synonyms import Synonyms
 from robust_prefix.defenses.text import TextDefense
 from robust_prefix.errors import ConfigError, unknown_name
 from robust_prefix.specs import Spec, parse_composition
 from robust_prefix.subspaces import Subspaces
+from robust_prefix.synonyms import SynonymClusters
 
 DEFENSES: dict[str, type[Defense[Any]]] = {
     defense.name: defense
-    for defense in (NoDefense, RobustPrefix, RandomPrefix, Projection, Normalize)
+    for defense in (NoDefense, RobustPrefix, RandomPrefix, Projection, Normalize, Synonyms)
 }
 
 __all__ = [
@@ -28,12 +30,17 @@ __all__ = [
     "Projection",
     "RandomPrefix",
     "RobustPrefix",
+    "Synonyms",
     "TextDefense",
     "build_defense",
 ]
 
 
-def build_defense(text: str, subspaces: Subspaces | None = None) -> Defense[Any]:
+def build_defense(
+    text: str,
+    subspaces: Subspaces | None = None,
+    synonyms: SynonymClusters | None = None,
+) -> Defense[Any]:
     """A defence from its name and settings, such as ``robust-prefix(mode=batch, steps=10)``.
 
     Several compose with ``+`` from the outside in: ``normalize+robust-prefix`` normalises the text
@@ -42,10 +49,11 @@ def build_defense(text: str, subspaces: Subspaces | None = None) -> Defense[Any]
     Raises:
         ConfigError: a name or a setting is unknown, or a part that wraps nothing stands before
             another.
-        ArtifactError: a part needs subspaces and none are given.
+        ArtifactError: a part needs subspaces or synonym clusters and none are given.
     """
+    fitted = Fitted(subspaces, synonyms)
     *outer, last = parse_composition(text)
-    defense = _class(last).from_settings(last.settings, subspaces)
+    defense = _class(last).from_settings(last.settings, fitted)
     for part in reversed(outer):
         chosen = _class(part)
         if not issubclass(chosen, TextDefense):
@@ -56,7 +64,12 @@ def build_defense(text: str, subspaces: Subspaces | None = None) -> Defense[Any]
             )
         if any(isinstance(wrapped, chosen) for wrapped in _layers(defense)):
             raise ConfigError(f"expected each defence once in {text!r}, got {part.name!r} twice")
-        defense = chosen.wrapping(part.settings, defense)
+        if isinstance(defense, TextDefense) and chosen.stage > defense.stage:
+            raise ConfigError(
+                f"expected {defense.name!r} before {part.name!r} in {text!r}, got them the other "
+                "way round; characters are read before words"
+            )
+        defense = chosen.from_settings(part.settings, fitted, defense)
     return defense
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar, final
 
 import torch
@@ -20,12 +21,21 @@ from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Encoded, Inputs, PrefixModel
 from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
+from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Fields
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
 class NoSettings:
     """The configuration of a defence without settings."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was fitted to a run and defences may need; see :class:`robust_prefix.runs.Run`."""
+
+    subspaces: Subspaces | None = None
+    synonyms: SynonymClusters | None = None
 
 
 Config = TypeVar("Config")
@@ -44,6 +54,7 @@ class Defense(ABC, Generic[Config]):
         batch_dependent: an answer depends on the other texts of the batch, so batches keep the
             user's order; all others are sorted by length.
         needs_subspaces: it reads fitted subspaces.
+        needs_synonyms: it reads synonym clusters.
         cost: passes spent so far.
     """
 
@@ -53,6 +64,7 @@ class Defense(ABC, Generic[Config]):
     dynamic: bool = False
     randomized: bool = False
     needs_subspaces: ClassVar[bool] = False
+    needs_synonyms: ClassVar[bool] = False
 
     def __init__(self, subspaces: Subspaces | None = None, **settings: Any) -> None:
         if self.needs_subspaces and subspaces is None:
@@ -65,9 +77,16 @@ class Defense(ABC, Generic[Config]):
         self.cost = Passes()
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], subspaces: Subspaces | None) -> Self:
-        """Build from settings given as text."""
-        return cls(subspaces if cls.needs_subspaces else None, **settings)
+    def from_settings(
+        cls, settings: Mapping[str, Any], fitted: Fitted, inner: Defense[Any] | None = None
+    ) -> Self:
+        """Build from settings given as text.
+
+        Args:
+            fitted: what the run has.
+            inner: the defence to wrap, for those that wrap one.
+        """
+        return cls(fitted.subspaces if cls.needs_subspaces else None, **settings)
 
     @property
     def batch_dependent(self) -> bool:

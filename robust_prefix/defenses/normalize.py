@@ -51,6 +51,7 @@ class Normalize(TextDefense[NormalizeConfig]):
 
     name = "normalize"
     summary = "writes look-alike characters and misspelt words as usual"
+    stage = 0
     config_type = NormalizeConfig
 
     def rewrite(self, text: str) -> Rewritten:

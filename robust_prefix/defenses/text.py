@@ -6,14 +6,13 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from robust_prefix.defenses.base import Config, Defense, NoDefense
+from robust_prefix.defenses.base import Config, Defense, Fitted, NoDefense
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Inputs, PrefixModel
-from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Fields
 
 
@@ -54,9 +53,14 @@ class TextDefense(Defense[Config]):
     The costs are those of the wrapped defence. An attacker's gradients are those of the rewritten
     text, its tokens' places given in the original.
 
+    Attributes:
+        stage: what it works on, characters (0) or words (1): the lower is the outer one.
+
     Args:
         inner: the defence that is wrapped; none where not given.
     """
+
+    stage: ClassVar[int]
 
     def __init__(self, inner: Defense[Any] | None = None, **settings: Any) -> None:
         super().__init__(None, **settings)
@@ -66,14 +70,11 @@ class TextDefense(Defense[Config]):
         self.randomized = self.inner.randomized
 
     @classmethod
-    def wrapping(cls, settings: Mapping[str, Any], inner: Defense[Any]) -> Self:
-        """Build from settings given as text, around another defence."""
+    def from_settings(
+        cls, settings: Mapping[str, Any], fitted: Fitted, inner: Defense[Any] | None = None
+    ) -> Self:
+        """See ``Defense``."""
         return cls(inner, **settings)
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], subspaces: Subspaces | None) -> Self:
-        """Build around no defence, from settings given as text."""
-        return cls(None, **settings)
 
     @property
     def batch_dependent(self) -> bool:
@@ -96,12 +97,19 @@ class TextDefense(Defense[Config]):
             for new, text in zip(rewritten, fields, strict=True)
         )
 
+    def read(self, fields: Fields) -> Fields:
+        """The text that the wrapped defence gets, or where that rewrites, too, its own."""
+        read = _texts(self.rewrite_fields(fields))
+        return self.inner.read(read) if isinstance(self.inner, TextDefense) else read
+
     def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
         """Scores of texts that are rewritten already."""
         return self.inner.run(model, inputs)
 
     def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
-        return self.inner.logits(model, [self._read(fields) for fields in texts], batch_size)
+        return self.inner.logits(
+            model, [_texts(self.rewrite_fields(fields)) for fields in texts], batch_size
+        )
 
     def _slopes(
         self,
@@ -112,7 +120,7 @@ class TextDefense(Defense[Config]):
         batch_size: int,
     ) -> list[TokenGradients]:
         rewritten = [self.rewrite_fields(fields) for fields in texts]
-        read = [tuple(new.text for new in columns) for columns in rewritten]
+        read = [_texts(columns) for columns in rewritten]
         found = self.inner.gradients(model, read, labels, through, batch_size)
         return [
             dataclasses.replace(
@@ -121,8 +129,9 @@ class TextDefense(Defense[Config]):
             for gradients, columns in zip(found, rewritten, strict=True)
         ]
 
-    def _read(self, fields: Fields) -> Fields:
-        return tuple(new.text for new in self.rewrite_fields(fields))
+
+def _texts(columns: Sequence[Rewritten]) -> Fields:
+    return tuple(column.text for column in columns)
 
 
 def _in_original(

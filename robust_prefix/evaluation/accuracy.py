@@ -12,6 +12,7 @@ from robust_prefix.defenses import Defense, NoDefense
 from robust_prefix.evaluation.statistics import wilson
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.runs import Run
+from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Task
 
 if TYPE_CHECKING:
@@ -65,25 +66,34 @@ def measure_accuracy(
 
 
 def measured_run(
-    backbone: CausalBackbone, task: Task, prefix: Prefix, max_examples: int = 0
+    backbone: CausalBackbone,
+    task: Task,
+    prefix: Prefix,
+    max_examples: int = 0,
+    defense: Defense[Any] | None = None,
+    synonyms: SynonymClusters | None = None,
 ) -> Run:
     """A run of a newly trained prefix, with its accuracy and its size.
 
     The accuracy is on the test split, or on dev where the task has no test split.
 
     Args:
+        defense: what the prefix was trained behind; the run's default, and in the accuracy.
+        synonyms: kept with the run.
         max_examples: measure on the first so many rows only; 0 takes all.
     """
     split = "test" if "test" in task.splits else "dev"
     rows = load_split(task, split)
     if max_examples:
         rows = rows.select(range(min(max_examples, len(rows))))
-    accuracy = measure_accuracy(PrefixModel(backbone, task, prefix), rows)
+    accuracy = measure_accuracy(PrefixModel(backbone, task, prefix), rows, defense)
     trainable = prefix.tensor.numel()
     frozen = sum(weight.numel() for weight in backbone.model.parameters())
     return Run(
         task=task,
         prefix=prefix,
+        synonyms=synonyms,
+        defense=defense.spec if defense is not None else "none",
         measurements={
             "clean_accuracy": {"split": split, **accuracy.to_dict()},
             "dev_accuracy": prefix.config["dev_accuracy"],

@@ -16,6 +16,9 @@ from robust_prefix.artifacts import load_tensors, save_tensors
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.errors import ArtifactError
 
+PREFIX_FILE = "prefix.safetensors"
+"""Its name in a run directory."""
+
 
 @dataclass(frozen=True)
 class Prefix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,40 @@ def test_bad_adversaries_are_found_before_training(
     [line] = said.stderr.splitlines()
     assert message in line
     assert not (tmp_path / "run").exists()
+
+
+def test_synonyms_are_fitted_trained_behind_and_used(
+    cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
+) -> None:
+    lists = tmp_path / "data"
+    (lists / "lexical").mkdir(parents=True)
+    (lists / "sst2").symlink_to(data_dir / "sst2")
+    near = {"film": ["movie"], "good": ["fine", "lovely"]}
+    (lists / "lexical" / "counterfitted_neighbors.json").write_text(json.dumps(near))
+    common = ("--model", model_dir, *FLOAT32, "--epochs", 1, "--data-dir", lists)
+    first = cli("train", "--out", tmp_path / "first", *common, "--length", 3)
+    assert first.exit_code == 0, first.stderr
+    source = ("--sources", "counterfitted-neighbors")
+    fitted = cli("fit-synonyms", tmp_path / "first", "--data-dir", lists, *source, "--json")
+    assert fitted.exit_code == 0, fitted.stderr
+    assert json.loads(fitted.stdout)["words"] == 3
+    behind = ("--start", tmp_path / "first", "--defense", "normalize+synonyms")
+    second = cli("train", "--out", tmp_path / "second", *common, *behind)
+    assert second.exit_code == 0, second.stderr
+    run = Run.load(tmp_path / "second")
+    assert run.synonyms is not None
+    assert run.defense == run.prefix.config["reader"]
+    texts = "the film is good\nthe m\u043evie is lovely\n"
+    said = cli("predict", tmp_path / "second", *FLOAT32, input=texts)
+    one, two = (json.loads(line)["probabilities"] for line in said.stdout.splitlines())
+    assert one == two
+
+
+def test_only_a_defence_that_rewrites_text_can_be_trained_behind(
+    cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
+) -> None:
+    common = ("--model", model_dir, "--data-dir", data_dir, *FLOAT32)
+    behind = ("--defense", "random-prefix(rms=0.1)")
+    said = cli("train", "--out", tmp_path / "run", *common, *behind)
+    assert said.exit_code == 2
+    assert "expected a defence that rewrites text" in said.stderr

@@ -1,0 +1,38 @@
+"""``robust-prefix fit-synonyms``: which words a run reads as one word."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from robust_prefix.cli.common import DataDirOption, JsonOption, RunArgument, command
+from robust_prefix.cli.output import print_json
+
+
+@command
+def fit(
+    run: RunArgument,
+    sources: Annotated[
+        str,
+        typer.Option(help="Word lists, with commas: wordnet, counterfitted-neighbors."),
+    ] = "wordnet,counterfitted-neighbors",
+    data_dir: DataDirOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Cluster the words of a run's task by synonymy, for the defence synonyms."""
+    from robust_prefix.cli.lexical import clusters_for
+    from robust_prefix.runs import Run, run_folder
+
+    loaded = Run.load(run, data_dir)
+    names = [name.strip() for name in sources.split(",")]
+    clusters = clusters_for(loaded.task, data_dir, names)
+    dataclasses.replace(loaded, synonyms=clusters).save(run_folder(run))
+    Console(stderr=True).print(
+        f"{run}: {len(clusters.representative):,} words are read as one of "
+        f"{len(set(clusters.representative.values())):,} others"
+    )
+    if json:
+        print_json({"run": run, "words": len(clusters.representative), **dict(clusters.config)})

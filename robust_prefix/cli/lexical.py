@@ -1,0 +1,28 @@
+"""Word lists of the attacks, for the commands that defend against them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from robust_prefix.synonyms import SynonymClusters
+from robust_prefix.tasks import Task
+
+
+def clusters_for(
+    task: Task, data_dir: Path | None, sources: Sequence[str] | None = None
+) -> SynonymClusters:
+    """Synonym clusters from a task's training texts.
+
+    Raises:
+        ConfigError: a source is unknown.
+        ResourceError: a word list is missing.
+    """
+    from attacks.lexicon import SOURCES, synonyms
+    from robust_prefix.data import load_split, rows_as_fields
+    from robust_prefix.synonyms import fit_synonyms
+
+    sources = list(sources or SOURCES)
+    substitutes = synonyms(data_dir, sources)
+    texts = rows_as_fields(task, load_split(task, "train"))
+    return fit_synonyms(texts, substitutes, sources=sources)

@@ -1,0 +1,61 @@
+"""Synonym encoding (Wang, Jin, He, UAI 2021): the words of a cluster are read as one word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from robust_prefix.defenses.base import Defense, Fitted, NoSettings
+from robust_prefix.defenses.text import Rewritten, TextDefense
+from robust_prefix.errors import ArtifactError
+from robust_prefix.synonyms import WORD, SynonymClusters
+
+
+class Synonyms(TextDefense[NoSettings]):
+    """Reads each word as the most frequent word of its cluster.
+
+    Guarantee: texts that differ only in words of one cluster, case kept, get the same answer,
+    whatever the classifier. Nothing is promised for words of different clusters, and a word's
+    synonyms may be in other clusters than the word.
+
+    Args:
+        clusters: see :func:`robust_prefix.synonyms.fit_synonyms`.
+
+    Raises:
+        ArtifactError: there are no clusters.
+    """
+
+    name = "synonyms"
+    summary = "reads all words of a cluster of synonyms as one word"
+    stage = 1
+    needs_synonyms = True
+
+    def __init__(
+        self,
+        clusters: SynonymClusters | None,
+        inner: Defense[Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        if clusters is None:
+            raise ArtifactError(
+                f"expected synonym clusters for the defence {self.name!r}, got none; "
+                "run robust-prefix fit-synonyms on the run first"
+            )
+        super().__init__(inner, **settings)
+        self.clusters = clusters
+
+    @classmethod
+    def from_settings(
+        cls, settings: Mapping[str, Any], fitted: Fitted, inner: Defense[Any] | None = None
+    ) -> Self:
+        """See ``Defense``."""
+        return cls(fitted.synonyms, inner, **settings)
+
+    def rewrite(self, text: str) -> Rewritten:
+        """See ``TextDefense``."""
+        changed = []
+        for match in WORD.finditer(text):
+            read_as = self.clusters.read_as(match.group())
+            if read_as != match.group():
+                changed.append((match.start(), match.end(), read_as))
+        return Rewritten.of(text).replace(changed)

@@ -1,0 +1,124 @@
+"""Clusters of words that a defence reads as one word.
+
+Wang, Jin, He (UAI 2021, "Natural Language Adversarial Defense through Synonym Encoding") encode
+each word as its most frequent synonym. Here the clusters are stars around the most frequent word
+of the training data that is left, so that a cluster is never a chain of synonyms of synonyms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robust_prefix.errors import ArtifactError
+from robust_prefix.files import read_json, write_json
+from robust_prefix.tasks import Fields
+
+WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+"""Letters, with apostrophes and hyphens inside."""
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SynonymClusters:
+    """Which word each word is read as.
+
+    Two texts that differ only in words of one cluster are read as the same text.
+
+    Attributes:
+        representative: lower-case word to the lower-case word of its cluster that is read; words
+            that stand for themselves are left out.
+        config: what made it.
+    """
+
+    representative: Mapping[str, str]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def read_as(self, word: str) -> str:
+        """The word of the cluster that ``word`` is read as, in the case of ``word``."""
+        found = self.representative.get(word.lower())
+        if found is None:
+            return word
+        if len(word) > 1 and word.isupper():
+            return found.upper()
+        return found[:1].upper() + found[1:] if word[:1].isupper() else found
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON.
+
+        Raises:
+            StorageError: writing failed; nothing is left half-written.
+        """
+        words = dict(sorted(self.representative.items()))
+        write_json(
+            path,
+            {"kind": "synonyms", "version": _FORMAT, "config": dict(self.config), "words": words},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> SynonymClusters:
+        """The inverse of :meth:`save`.
+
+        Raises:
+            ArtifactError: the file is missing, damaged or something else.
+        """
+        values = read_json(path)
+        words = values.get("words")
+        if (values.get("kind"), values.get("version")) != ("synonyms", _FORMAT) or not (
+            isinstance(words, dict) and all(isinstance(word, str) for word in words.values())
+        ):
+            raise ArtifactError(
+                f"expected synonym clusters of version {_FORMAT} in {path}, got something else; "
+                "run robust-prefix fit-synonyms again"
+            )
+        return cls(words, values.get("config", {}))
+
+
+def fit_synonyms(
+    texts: Iterable[Fields], substitutes: Callable[[str], Sequence[str]], **config: Any
+) -> SynonymClusters:
+    """Clusters for the words of training texts and for all that may stand for them.
+
+    From the most frequent word on, each that is in no cluster yet takes in its synonyms that are
+    in none; synonymy counts both ways.
+
+    Args:
+        texts: the training texts.
+        substitutes: the synonyms of a lower-case word; none for one that is to be left alone.
+        config: kept with the clusters.
+    """
+    counts = Counter(
+        match.group().lower()
+        for fields in texts
+        for text in fields
+        for match in WORD.finditer(text)
+    )
+    near: defaultdict[str, set[str]] = defaultdict(set)
+    # The synonyms' synonyms, too: words of other texts that share no synonym with these.
+    waiting, seen = list(counts), set(counts)
+    for _ in range(2):
+        fresh = []
+        for word in waiting:
+            for other in map(str.lower, substitutes(word)):
+                if other != word:
+                    near[word].add(other)
+                    near[other].add(word)
+                    if other not in seen:
+                        seen.add(other)
+                        fresh.append(other)
+        waiting = fresh
+    representative: dict[str, str] = {}
+    taken: set[str] = set()
+    for word in sorted(near, key=lambda word: (-counts[word], word)):
+        if word in taken:
+            continue
+        taken.add(word)
+        for other in near[word] - taken:
+            taken.add(other)
+            representative[other] = word
+    return SynonymClusters(representative, {**config, "training_words": len(counts)})

@@ -1,0 +1,117 @@
+"""Synonym clusters: what is promised for them, and the defence and the training behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robust_prefix import PrefixClassifier
+from robust_prefix.backbones import CausalBackbone
+from robust_prefix.configs import TrainingConfig
+from robust_prefix.defenses import Normalize, Synonyms, build_defense
+from robust_prefix.errors import ArtifactError, ConfigError
+from robust_prefix.prefixes import PrefixModel
+from robust_prefix.synonyms import SynonymClusters, fit_synonyms
+from robust_prefix.tasks import Fields, Task
+from robust_prefix.training import train_prefix
+
+NEAR = {
+    "good": ("fine", "great"),
+    "great": ("good", "grand"),
+    "bad": ("poor",),
+    "film": ("movie", "picture"),
+    "picture": ("film", "image"),
+}
+TEXTS: list[Fields] = [("Good film , good film",), ("a great film",), ("bad picture",)]
+
+
+def substitutes(word: str) -> Sequence[str]:
+    return NEAR.get(word, ())
+
+
+CLUSTERS = fit_synonyms(TEXTS, substitutes, sources=["toy"])
+
+
+def test_clusters_are_stars_around_the_most_frequent_words() -> None:
+    assert CLUSTERS.representative == {
+        "movie": "film",
+        "picture": "film",
+        "fine": "good",
+        "great": "good",
+        "poor": "bad",
+    }
+    # "grand" is near "great" alone, which is taken: no chain leads from it to "good"
+    assert CLUSTERS.read_as("grand") == "grand"
+    assert CLUSTERS.config == {"sources": ["toy"], "training_words": 6}
+
+
+def test_words_are_read_in_their_case() -> None:
+    assert [CLUSTERS.read_as(word) for word in ("great", "Great", "GREAT", "zzz")] == [
+        *("good", "Good", "GOOD", "zzz")
+    ]
+
+
+MEMBERS = [["film", "movie", "picture"], ["good", "fine", "great"], ["bad", "poor"], ["plot"]]
+
+
+@given(st.lists(st.sampled_from(MEMBERS), min_size=1, max_size=8), st.data())
+def test_substitutions_inside_a_cluster_change_nothing(
+    groups: list[list[str]], data: st.DataObject
+) -> None:
+    first, second = (
+        " ".join(data.draw(st.sampled_from(group)) for group in groups) for _ in range(2)
+    )
+    defense = Synonyms(CLUSTERS)
+    assert defense.rewrite(first).text == defense.rewrite(second).text
+
+
+def test_the_answers_are_the_same_too(model: PrefixModel) -> None:
+    texts: list[Fields] = [("the film is good",), ("the movie is great",), ("the plot is good",)]
+    found = Synonyms(CLUSTERS).logits(model, texts)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    plain = build_defense("none").logits(model, texts)
+    assert not torch.equal(plain[0], plain[1])
+
+
+def test_order_in_a_composition_is_checked() -> None:
+    built = build_defense("normalize+synonyms", synonyms=CLUSTERS)
+    assert isinstance(built, Normalize)
+    assert built.read(("a grewt movie",)) == ("a good film",)
+    with pytest.raises(ConfigError, match="characters are read before words"):
+        build_defense("synonyms+normalize", synonyms=CLUSTERS)
+
+
+def test_clusters_are_saved_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "synonyms.json"
+    CLUSTERS.save(path)
+    assert SynonymClusters.load(path) == CLUSTERS
+    path.write_text(json.dumps({"kind": "prefix", "words": {}}))
+    with pytest.raises(ArtifactError, match="expected synonym clusters of version 1"):
+        SynonymClusters.load(path)
+
+
+def test_a_prefix_is_trained_on_what_is_read(
+    backbone: CausalBackbone, task: Task, tmp_path: Path
+) -> None:
+    """Where every word but two is read as one of these, training sees no other words."""
+    words = {word: "good" for word in ("fine", "lovely", "great", "bright", "warm")}
+    words |= {word: "bad" for word in ("dull", "weak", "poor", "cold", "flat")}
+    reader = Synonyms(SynonymClusters(words))
+    config = TrainingConfig(epochs=4, batch_size=8, learning_rate=0.05)
+    prefix = train_prefix(backbone, task, training=config, reader=reader)
+    assert prefix.config["reader"] == "synonyms"
+    clf = PrefixClassifier(backbone, task, prefix, reader, synonyms=reader.clusters)
+    clf.save_pretrained(tmp_path)
+    again = PrefixClassifier.from_pretrained(tmp_path, backbone=backbone)
+    texts = ["the film is lovely and warm", "the plot is dull"]
+    assert torch.equal(again.logits(texts), clf.logits(texts))
+    assert again.defense.spec == "synonyms"
+    same = again.logits(["the film is good and good", "the plot is bad"])
+    assert torch.equal(again.logits(texts), same)
