@@ -8,14 +8,17 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from attacks.base import Recipe
 from attacks.recipes import RECIPES
+from attacks.recorded import Recorded, recorded_path, recorded_spec
 from attacks.resources import INSTALL_COMMAND, get_command, is_available
 from robust_prefix.errors import unknown_name
 from robust_prefix.evaluation.protocols import Attack, Knowledge
 from robust_prefix.specs import build_config, parse_spec
 
-__all__ = ["AttackInfo", "build_attack", "list_attacks"]
+__all__ = ["AttackInfo", "build_attack", "canonical_spec", "list_attacks"]
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,43 @@ def build_attack(spec: str, columns: tuple[str, ...], data_dir: str | Path | Non
     """An attack by its name and settings, for texts with the given columns.
 
     Args:
-        spec: ``pwws`` or ``pwws(max_queries=500)``.
+        spec: ``pwws``, ``pwws(max_queries=500)``, or ``file:PATH`` for recorded adversaries, see
+            ``attacks.recorded``.
         columns: names of the task's text columns, in order.
         data_dir: the data folder, whose ``nltk_data/`` is looked into first.
 
     Raises:
         ConfigError: the name or a setting is unknown or out of range.
         ResourceError: a package or a resource is missing; the message says how to get it.
+        InputError: the file of recorded adversaries does not fit.
     """
+    path = recorded_path(spec)
+    if path is not None:
+        return Recorded(path, columns)
+    recipe, config = _recipe(spec)
+    return recipe(columns, config, data_dir)
+
+
+def canonical_spec(spec: str) -> str:
+    """The name with every setting, whether or not what the attack needs is there.
+
+    Raises:
+        ConfigError: the name or a setting is unknown or out of range.
+        ResourceError: the file of ``file:PATH`` is not there.
+    """
+    path = recorded_path(spec)
+    if path is not None:
+        return recorded_spec(path)
+    recipe, config = _recipe(spec)
+    return recipe.spec_of(config)
+
+
+def _recipe(spec: str) -> tuple[type[Recipe[Any]], Any]:
     parsed = parse_spec(spec)
     if parsed.name not in RECIPES:
         raise unknown_name("attack", parsed.name, RECIPES)
     recipe = RECIPES[parsed.name]
-    config = build_config(recipe.config_class, parsed.settings, recipe.name)
-    return recipe(columns, config, data_dir)
+    return recipe, build_config(recipe.config_class, parsed.settings, recipe.name)
 
 
 def list_attacks(data_dir: str | Path | None = None) -> list[AttackInfo]:

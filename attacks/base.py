@@ -82,13 +82,18 @@ class Recipe(ABC, Generic[Config]):
         self._protected = _protected_columns(columns, config.modify, self.name)
         for package in self.packages:
             require_package(package)
-        self._resources = {name: find_resource(name, data_dir) for name in self.needs}
+        self._resources = {name: find_resource(name, data_dir) for name in self._needed()}
 
     @property
     def spec(self) -> str:
         """Canonical name with every setting, as ``build_attack`` reads it."""
-        settings = dataclasses.asdict(self.config)
-        return str(Spec(self.name, {key: _as_text(value) for key, value in settings.items()}))
+        return self.spec_of(self.config)
+
+    @classmethod
+    def spec_of(cls, config: RecipeConfig) -> str:
+        """``spec`` with these settings; needs nothing that the recipe needs."""
+        settings = dataclasses.asdict(config)
+        return str(Spec(cls.name, {key: _as_text(value) for key, value in settings.items()}))
 
     @property
     def threat(self) -> ThreatModel:
@@ -122,6 +127,10 @@ class Recipe(ABC, Generic[Config]):
             InputError: ``fields`` does not have the columns of this attack, or the victim's
                 answers are no logits.
         """
+
+    def _needed(self) -> tuple[str, ...]:
+        """The resources that these settings need: ``needs``, unless a recipe says otherwise."""
+        return self.needs
 
     def _found(self, name: str) -> Found:
         return self._resources[name]

@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
-from nltk.tag.perceptron import PerceptronTagger
 from textattack.constraints import Constraint
 from textattack.shared.validators import transformation_consists_of_word_swaps
 
-from attacks.nltk_data import nltk_root
 from attacks.resource_base import Found
+from attacks.tagger import UNIVERSAL_TAGS, load_tagger
 
-# The universal tags (Petrov et al. 2012, https://arxiv.org/abs/1104.2086) of the Penn Treebank's,
-# as NLTK's en-ptb.map has them.
-UNIVERSAL_TAGS = {
-    penn: universal
-    for universal, listed in {
-        ".": "! # $ '' ( ) , -LRB- -RRB- . : ? ``",
-        "ADJ": "JJ JJR JJRJR JJS JJ|RB JJ|VBG",
-        "ADP": "IN IN|RP",
-        "ADV": "RB RBR RBS RB|RP RB|VBG WRB",
-        "CONJ": "CC",
-        "DET": "DT EX PDT WDT",
-        "NOUN": "NN NNP NNPS NNS NN|NNS NN|SYM NN|VBG NP",
-        "NUM": "CD",
-        "PRON": "PRP PRP$ PRP|VBP WP WP$",
-        "PRT": "POS PRT RP TO",
-        "VERB": "MD VB VBD VBD|VBN VBG VBG|NN VBN VBP VBP|TO VBZ VP",
-        "X": "CD|RB FW LS RN SYM UH WH",
-    }.items()
-    for penn in listed.split()
-}
 _BEFORE, _AFTER = 4, 3  # words around the swapped one that the tagger sees, as in TextAttack
 
 
 class SamePartOfSpeech(Constraint):
-    """The swapped word has the universal tag of the old one; nouns and verbs pass for each other.
+    """The swapped word has the universal tag of the old one.
 
     TextAttack's ``PartOfSpeech`` takes whichever tagger NLTK finds first, and the tag of the
     first word in the context that is spelt like the swapped one.
 
     Args:
         found: the tagger.
+        verb_for_noun: whether nouns and verbs pass for each other.
     """
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: Found, verb_for_noun: bool = True) -> None:
         super().__init__(compare_against_original=True)
-        self._tagger = _load_tagger(found)
+        self._tagger = load_tagger(found)
+        self._verb_for_noun = verb_for_noun
         self._tags: dict[tuple[str, ...], list[str]] = {}
 
     def clear_cache(self) -> None:
@@ -75,17 +55,10 @@ class SamePartOfSpeech(Constraint):
             self._tag((*context[:place], w, *context[place + 1 :]))[place]
             for w in (words[index], word)
         }
-        return len(tags) == 1 or tags == {"NOUN", "VERB"}
+        return len(tags) == 1 or (self._verb_for_noun and tags == {"NOUN", "VERB"})
 
     def _tag(self, words: tuple[str, ...]) -> list[str]:
         if words not in self._tags:
             tagged = self._tagger.tag(list(words))
             self._tags[words] = [UNIVERSAL_TAGS.get(tag, "X") for _, tag in tagged]
         return self._tags[words]
-
-
-@lru_cache(maxsize=2)
-def _load_tagger(found: Found) -> Any:
-    tagger = PerceptronTagger(load=False)
-    tagger.load_from_json("eng", nltk_root(found))
-    return tagger

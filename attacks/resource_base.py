@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Origin = Literal["data-dir", "nltk", "cache", "debian", "substitute"]
+Origin = Literal["data-dir", "nltk", "cache", "debian", "hub", "package", "substitute"]
 Place = tuple[Path, Origin]
 
 

@@ -1,7 +1,8 @@
 """What the attacks need beyond Python packages: where it is, and how to get it.
 
 Nothing here ever downloads. Each kind of resource is a module of its own, which says where it is
-looked for: ``nltk_data``, ``neighbors``, ``sentence_encoder``.
+looked for: ``nltk_data``, ``neighbors``, ``sentence_encoder``, ``language_model``, ``masked_models``,
+``font``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from attacks.font import FontFile
+from attacks.language_model import LanguageModelPackage
+from attacks.masked_models import MASKED_MODELS
 from attacks.neighbors import NeighborList
 from attacks.nltk_data import NLTK_DATA
 from attacks.resource_base import Found, Resource, sha256
@@ -18,7 +22,15 @@ from robust_prefix.errors import ResourceError, unknown_name
 INSTALL_COMMAND = 'pip install "robust-prefix[attacks]"'
 
 _RESOURCES: dict[str, Resource] = {
-    resource.name: resource for resource in (*NLTK_DATA.values(), NeighborList(), EncoderPackage())
+    resource.name: resource
+    for resource in (
+        *NLTK_DATA.values(),
+        NeighborList(),
+        EncoderPackage(),
+        LanguageModelPackage(),
+        *MASKED_MODELS,
+        FontFile(),
+    )
 }
 
 
@@ -27,7 +39,8 @@ def find_resource(name: str, data_dir: str | Path | None = None) -> Found:
 
     Args:
         name: ``wordnet``, ``stopwords``, ``averaged_perceptron_tagger_eng``,
-            ``counterfitted-neighbors`` or ``sentence-encoder``.
+            ``counterfitted-neighbors``, ``sentence-encoder``, ``language-model``,
+            ``bert-base-uncased``, ``distilroberta-base`` or ``dejavu-sans``.
         data_dir: the data folder; ``ROBUST_PREFIX_DATA`` serves where it is not given.
 
     Raises:

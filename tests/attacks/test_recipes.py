@@ -13,7 +13,6 @@ import torch
 
 from attacks import build_attack
 from attacks.base import Recipe
-from attacks.recipes import RECIPES
 from attacks.resources import find_resource, is_available
 from robust_prefix.errors import ConfigError, InputError, ResourceError
 
@@ -35,6 +34,7 @@ FLIPPED_BY = {
     "pwws": ("a charming film", "a great , great journey"),
     "random-substitution(max_changed=0.5)": POSITIVE,
 }
+NAMES = [spec.partition("(")[0] for spec in FLIPPED_BY]
 CASES = [(name, text) for name, texts in FLIPPED_BY.items() for text in texts]
 PAIR = ("premise", "hypothesis")
 
@@ -115,7 +115,7 @@ def test_the_global_generators_are_left_as_they_were(build: Build, bag_of_words:
     assert after == before
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("limit", [1, 2, 5, 9])
 def test_the_budget_holds(name: str, limit: int, build: Build, bag_of_words: Any) -> None:
     victim = bag_of_words()
@@ -173,7 +173,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
 def test_odd_texts_do_not_crash(name: str, text: str, build: Build, brittle: Any) -> None:
     victim = brittle((text,))
@@ -200,7 +200,7 @@ def test_only_the_swapped_word_changes(text: str, build: Build, brittle: Any) ->
     assert sum(a != b for a, b in zip(old, new, strict=True)) == 1
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("modify", "changed"),
     [

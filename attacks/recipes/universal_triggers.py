@@ -1,0 +1,275 @@
+"""Universal adversarial triggers.
+
+Wallace, Feng, Kandpal, Gardner, Singh. Universal Adversarial Triggers for Attacking and Analyzing
+NLP. EMNLP 2019. https://aclanthology.org/D19-1221/
+
+A trigger is a few words that, put before any text of a class, make the model get it wrong. It is
+searched for once, on training examples that the victim gets right: the loss's gradient at the
+trigger's embeddings, averaged over a batch, says for each place which tokens would raise the loss
+most (the estimate of HotFlip); those are tried place by place in a beam, and the next batch starts
+from the best trigger. Afterwards it is put before every text as it is.
+
+The victim is whatever it is given, defence included, so the gradient passes the defence (see
+``through``) and the trigger is fitted to it.
+
+It differs from the paper and its code:
+
+* A trigger is to make its class's texts wrong, not one chosen class right. For two classes that is
+  the same.
+* The paper leaves sentiment words out by a lexicon, which is a list for one task. Here only the
+  labels' own names are left out, so a trigger may say outright what the other class says.
+* Tokens are those that are a word by themselves, and that come back as the same tokens when the
+  text is encoded again: what is found is a text, not a row of ids.
+* Words are put before the columns that ``modify`` names; of a pair before the hypothesis.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from pydantic import PositiveInt
+
+from attacks.base import Recipe
+from attacks.gradients import GradientConfig
+from attacks.substitution import Queries
+from attacks.victim import checked_logits, gradient_victim, tokens_at
+from attacks.vocabulary import Words, read_vocabulary
+from robust_prefix.errors import ArtifactError, ConfigError
+from robust_prefix.evaluation.protocols import Attempt, Example, GradientVictim, Victim
+from robust_prefix.tasks import Fields
+
+Trigger = tuple[str, ...]
+
+_START = "the"  # what every place of a trigger begins as, as in the authors' code
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniversalTriggersConfig(GradientConfig):
+    """Settings of universal triggers."""
+
+    length: PositiveInt = 3  # words
+    num_candidates: PositiveInt = 20  # words tried in each place; 40 in the authors' code
+    beam_width: PositiveInt = 1  # triggers kept from place to place
+    fit_examples: PositiveInt = 128  # training examples, drawn evenly from the classes
+    batch_size: PositiveInt = 16  # examples that a gradient is averaged over
+    batches: PositiveInt = 8  # gradients a class
+
+
+class UniversalTriggers(Recipe[UniversalTriggersConfig]):
+    """A few words before the text, one and the same for all texts of a class."""
+
+    name = "universal-triggers"
+    paper = "Wallace et al. 2019, https://aclanthology.org/D19-1221/"
+    knowledge = "gradient"
+    edits = "the same length words put before every text of a class"
+    deviation = (
+        "raises the true class's loss rather than lowering a chosen one's; leaves out the labels' "
+        "names alone, not all sentiment words; tokens that are whole words"
+    )
+    config_class = UniversalTriggersConfig
+
+    _triggers: Mapping[str, str] | None = None
+
+    def fit(self, victim: Victim, examples: Sequence[Example], seed: int) -> str:
+        """Search for a trigger for each class; the same ``seed`` finds the same.
+
+        Args:
+            victim: what is to be fooled; its queries are not limited here.
+            examples: of the training split. Those that the victim gets wrong are left out.
+
+        Returns:
+            JSON: ``{"triggers": {label: words}, "fit": {label: {"examples": n, "right": before,
+            "right_after": behind the trigger}}}``. A class of which the victim gets nothing right
+            has no words.
+
+        Raises:
+            ConfigError: the victim gives no gradients.
+        """
+        opened = gradient_victim(victim)
+        rng = random.Random(seed)
+        triggers: dict[str, str] = {}
+        report: dict[str, dict[str, int]] = {}
+        for label, name in enumerate(victim.labels):
+            texts = self._sample(examples, label, len(victim.labels), rng)
+            right = _right(victim, texts, label)
+            trigger = _Search(self, opened, label, right, rng).run() if right else ()
+            triggers[name] = " ".join(trigger)
+            after = [self.put_before(text, triggers[name]) for text in right]
+            report[name] = {
+                "examples": len(texts),
+                "right": len(right),
+                "right_after": len(_right(victim, after, label)),
+            }
+        return json.dumps({"triggers": triggers, "fit": report})
+
+    def fitted(self, state: str) -> Self:
+        """The attack with the triggers that ``fit`` returned.
+
+        Raises:
+            ArtifactError: ``state`` is nothing that ``fit`` returned.
+        """
+        try:
+            triggers = json.loads(state)["triggers"]
+            good = all(isinstance(words, str) for words in triggers.values())
+        except (ValueError, TypeError, KeyError, AttributeError):
+            good = False
+        if not good:
+            raise ArtifactError(
+                f"expected the triggers that {self.name} was fitted with, got {state[:80]!r}; "
+                "fit them again"
+            )
+        attack = copy.copy(self)
+        attack._triggers = triggers
+        return attack
+
+    def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
+        """See ``Recipe``. Two queries: the text, and the text behind its class's trigger.
+
+        Raises:
+            ConfigError: nothing was fitted, or to other labels.
+        """
+        self._check(fields)
+        if self._triggers is None:
+            raise ConfigError(
+                f"expected triggers for {self.name}, got none; fit it on training examples and "
+                "attack with what fitted() returns"
+            )
+        name = victim.labels[label]
+        if name not in self._triggers:
+            raise ConfigError(
+                f"expected a trigger for the label {name!r}, got those for "
+                f"{', '.join(self._triggers)}; fit them on this task"
+            )
+        queries = Queries(victim, label, self.config.max_queries or 2)
+        queries.ask([fields])
+        if queries.adversarial is not None:  # wrong as it is: there is nothing to attack
+            return Attempt(None, queries.made)
+        if self._triggers[name]:
+            queries.ask([self.put_before(fields, self._triggers[name])])
+        return Attempt(queries.adversarial, queries.made)
+
+    @property
+    def open_columns(self) -> list[int]:
+        """Places of the columns that may change."""
+        return [number for number, name in enumerate(self.columns) if name not in self._protected]
+
+    def put_before(self, fields: Fields, trigger: str) -> Fields:
+        """``fields`` with the trigger before each column that may change."""
+        return tuple(
+            f"{trigger} {text}" if number in self.open_columns else text
+            for number, text in enumerate(fields)
+        )
+
+    def _sample(
+        self, examples: Sequence[Example], label: int, classes: int, rng: random.Random
+    ) -> list[Fields]:
+        own = [example.fields for example in examples if example.label == label]
+        return rng.sample(own, min(len(own), max(1, self.config.fit_examples // classes)))
+
+
+class _Search:
+    """The search for one class's trigger.
+
+    Args:
+        attack: whose settings and columns.
+        victim: what is asked.
+        label: the class.
+        texts: its examples that the victim gets right; at least one.
+        rng: the only source of chance.
+    """
+
+    def __init__(
+        self,
+        attack: UniversalTriggers,
+        victim: GradientVictim,
+        label: int,
+        texts: list[Fields],
+        rng: random.Random,
+    ) -> None:
+        self.attack = attack
+        self.config = attack.config
+        self.victim = victim
+        self.label = label
+        self.texts = texts
+        self.rng = rng
+        self.vocabulary = read_vocabulary(victim)
+        self.left_out = {name.lower() for name in victim.labels}
+
+    def run(self) -> Trigger:
+        """The trigger after the last batch."""
+        trigger: Trigger = (_START,) * self.config.length
+        for _ in range(self.config.batches):
+            size = min(len(self.texts), self.config.batch_size)
+            before, trigger = trigger, self._step(trigger, self.rng.sample(self.texts, size))
+            if trigger == before and size == len(self.texts):
+                break  # every batch is the same one, and it has nothing better
+        return trigger
+
+    def _step(self, trigger: Trigger, batch: list[Fields]) -> Trigger:
+        """The best of what the gradient at ``trigger`` proposes, ``trigger`` included."""
+        proposed = self._proposals(trigger, batch)
+        beam = [trigger]
+        for number, words in enumerate(proposed):
+            tried = [
+                *beam,
+                *((*kept[:number], word, *kept[number + 1 :]) for kept in beam for word in words),
+            ]
+            tried = list(dict.fromkeys(tried))
+            best = np.argsort(-self._losses(tried, batch), kind="stable")
+            beam = [tried[place] for place in best[: self.config.beam_width]]
+        return beam[0]
+
+    def _proposals(self, trigger: Trigger, batch: list[Fields]) -> list[list[str]]:
+        """For each place the words with the highest estimated loss, the highest first."""
+        slopes = np.zeros((len(trigger), self.victim.embeddings().shape[1]))
+        begun = [""] * len(trigger)  # text of the token that each place begins with
+        ends = np.cumsum([len(word) + 1 for word in trigger]) - 1
+        for found in self.victim.gradients(
+            [self.attack.put_before(text, " ".join(trigger)) for text in batch],
+            [self.label] * len(batch),
+            self.config.through,
+        ):
+            for number, (word, end) in enumerate(zip(trigger, ends, strict=True)):
+                for column in self.attack.open_columns:
+                    rows = tokens_at(found, (column, end - len(word), end))
+                    slopes[number] += found.gradient[rows].sum(axis=0)
+                    begun[number] = self.victim.decode([found.tokens[row] for row in rows[:1]])
+        return [
+            self._best(self.vocabulary.like(text), slope)
+            for text, slope in zip(begun, slopes, strict=True)
+        ]
+
+    def _best(self, words: Words, slope: np.ndarray) -> list[str]:
+        """The words with the highest estimate, labels' names left out."""
+        best: list[str] = []
+        for place in np.argsort(-(words.embeddings @ slope), kind="stable"):
+            if len(best) == self.config.num_candidates:
+                break
+            if words.texts[place].lower() not in self.left_out:
+                best.append(words.texts[place])
+        return best
+
+    def _losses(self, triggers: list[Trigger], batch: list[Fields]) -> np.ndarray:
+        """Mean cross-entropy of the class over ``batch`` behind each trigger ``(triggers,)``."""
+        texts = [
+            self.attack.put_before(text, " ".join(trigger))
+            for trigger in triggers
+            for text in batch
+        ]
+        logits = checked_logits(self.victim, texts)
+        losses = np.logaddexp.reduce(logits, axis=1) - logits[:, self.label]
+        return losses.reshape(len(triggers), len(batch)).mean(axis=1)
+
+
+def _right(victim: Victim, texts: list[Fields], label: int) -> list[Fields]:
+    """Those that the victim takes for ``label``."""
+    if not texts:
+        return []
+    answers = checked_logits(victim, texts).argmax(axis=1)
+    return [text for text, answer in zip(texts, answers, strict=True) if answer == label]
