@@ -65,7 +65,9 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
     for member in sorted(path.rglob("*")):
-        if member.is_file():
-            digest.update(member.relative_to(path).as_posix().encode() + b"\0")
+        name = member.relative_to(path)
+        # What a downloader notes in .cache holds the time.
+        if member.is_file() and ".cache" not in name.parts:
+            digest.update(name.as_posix().encode() + b"\0")
             digest.update(bytes.fromhex(sha256(member)))
     return digest.hexdigest()

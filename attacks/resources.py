@@ -1,8 +1,8 @@
 """What the attacks need beyond Python packages: where it is, and how to get it.
 
 Nothing here ever downloads. Each kind of resource is a module of its own, which says where it is
-looked for: ``nltk_data``, ``neighbors``, ``sentence_encoder``, ``language_model``, ``masked_models``,
-``font``.
+looked for: ``nltk_data``, ``neighbors``, ``sentence_encoder``, ``language_model``,
+``masked_models``, ``font``.
 """
 
 from __future__ import annotations

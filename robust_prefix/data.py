@@ -58,10 +58,15 @@ def load_file(task: Task, path: str | Path) -> Dataset:
             f"expected data for task {task.name!r} at {path}, got no file there; "
             "give --data-dir or set ROBUST_PREFIX_DATA"
         )
-    return _checked(task, _read_file(path), str(path))
+    return _checked(task, read_rows(path), str(path))
 
 
-def _read_file(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a CSV (with header), JSONL or Parquet file as they are.
+
+    Raises:
+        InputError: it has another format or cannot be read.
+    """
     if path.suffix not in _READERS:
         raise InputError(f"expected a .csv, .jsonl or .parquet file, got {path}")
     try:

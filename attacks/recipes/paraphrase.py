@@ -9,8 +9,9 @@ shown to the victim, and of those that it gets wrong the most similar is the adv
 The paper's paraphraser, SCPN, writes a sentence anew by a template of syntax; its weights are not
 to be had as a package. In its place a small instruction-tuned model answers a chat, without control
 of the syntax. A sentence encoder judges in place of the paper's similarity and overlap of n-grams.
-Both models err: a small model changes names, numbers and sometimes what is said, and an encoder
-finds a sentence and its denial similar. Read the adversaries before believing them.
+Both models err: a small model changes names, numbers and what is said, and an encoder finds a
+sentence and its denial similar, which is why a paraphrase must have as many negations as its text.
+Read the adversaries before believing them.
 
 A column is rewritten as a whole, and of several columns one at a time.
 """
@@ -18,7 +19,8 @@ A column is rewritten as a whole, and of several columns one at a time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
@@ -34,6 +36,13 @@ from robust_prefix.evaluation.protocols import Attempt, Victim
 from robust_prefix.tasks import Fields
 
 _SHORTEST, _LONGEST = 0.5, 2.0  # words of a paraphrase by those of its text
+# "n't" also without its apostrophe, as small models write it.
+_NEGATION = re.compile(
+    r"\b(?:no|not|never|none|nor|neither|nobody|nothing|nowhere|cannot|without|hardly|barely)\b"
+    r"|n['\u2019]t\b"
+    r"|\b(?:arent|cant|couldnt|didnt|dont|doesnt|isnt|shouldnt|wasnt|werent|wont|wouldnt)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +61,10 @@ class Paraphrase(Recipe[ParaphraseConfig]):
     name = "paraphrase"
     paper = "after Iyyer et al. 2018, https://aclanthology.org/N18-1170/"
     knowledge = "label"
-    edits = "a column as a whole, similarity at least min_similarity, half to twice the words"
+    edits = (
+        "a column as a whole, similarity at least min_similarity, half to twice the words, as many "
+        "negations"
+    )
     deviation = (
         "SmolLM2-135M-Instruct asked in a chat in place of SCPN, without control of the syntax; "
         "MiniLM judges the similarity"
@@ -76,8 +88,7 @@ class Paraphrase(Recipe[ParaphraseConfig]):
     def _candidates(self, fields: Fields, seed: int) -> Iterator[tuple[float, Fields]]:
         """The paraphrases that are good enough, each with its similarity."""
         for number, (column, text) in enumerate(zip(self.columns, fields, strict=True)):
-            length = len(WORD.findall(text))
-            if column in self._protected or not length:
+            if column in self._protected or not WORD.search(text):
                 continue
             answers = self._paraphraser.sample(
                 text,
@@ -86,14 +97,7 @@ class Paraphrase(Recipe[ParaphraseConfig]):
                 self.config.temperature,
                 self.config.top_p,
             )
-            # Equal but for case and spaces is no paraphrase.
-            different = {" ".join(answer.lower().split()): answer for answer in reversed(answers)}
-            different.pop(" ".join(text.lower().split()), None)
-            kept = [
-                answer
-                for answer in reversed(different.values())
-                if _SHORTEST * length <= len(WORD.findall(answer)) <= _LONGEST * length
-            ]
+            kept = _plausible(text, answers)
             vectors = self._encoder.encode([text, *kept]).double()
             for similarity, answer in zip((vectors[1:] @ vectors[0]).tolist(), kept, strict=True):
                 if similarity >= self.config.min_similarity:
@@ -106,6 +110,23 @@ class Paraphrase(Recipe[ParaphraseConfig]):
     @cached_property
     def _encoder(self) -> SentenceEncoder:
         return load_encoder(self._found("sentence-encoder"))
+
+
+def _plausible(text: str, answers: Sequence[str]) -> list[str]:
+    """The answers that may be paraphrases of ``text``, in their order and each once."""
+    seen = {" ".join(text.lower().split())}
+    length, negations = len(WORD.findall(text)), len(_NEGATION.findall(text))
+    kept = []
+    for answer in answers:
+        plain = " ".join(answer.lower().split())  # equal but for case and spaces is no paraphrase
+        if (
+            plain not in seen
+            and _SHORTEST * length <= len(WORD.findall(answer)) <= _LONGEST * length
+            and len(_NEGATION.findall(answer)) == negations
+        ):
+            kept.append(answer)
+        seen.add(plain)
+    return kept
 
 
 def _derived(seed: int, number: int) -> int:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from robust_prefix.cli import attack, demo, fit_subspaces, listing, predict, report, train
+from robust_prefix.cli import (
+    attack,
+    benchmark,
+    demo,
+    fit_subspaces,
+    fit_synonyms,
+    listing,
+    predict,
+    report,
+    train,
+)
 
 app = typer.Typer(
     name="robust-prefix",
@@ -16,8 +26,10 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("fit-subspaces")(fit_subspaces.fit)
+app.command("fit-synonyms")(fit_synonyms.fit)
 app.command("predict")(predict.predict)
 app.command("attack")(attack.attack)
+app.command("benchmark")(benchmark.benchmark)
 app.command("report")(report.report)
 app.command("list")(listing.list_names)
 

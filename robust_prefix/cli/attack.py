@@ -20,6 +20,7 @@ from robust_prefix.cli.common import (
     SeedOption,
     command,
 )
+from robust_prefix.cli.encoder import find_encoder
 from robust_prefix.cli.output import show_summary
 
 
@@ -27,14 +28,24 @@ from robust_prefix.cli.output import show_summary
 def attack(
     run: RunArgument,
     attack: Annotated[
-        str, typer.Option(help="Name and settings; see robust-prefix list attacks.")
+        str,
+        typer.Option(
+            help="Name and settings, see robust-prefix list attacks; or file:PATH, a CSV of "
+            "original, adversarial, label."
+        ),
     ] = "pwws",
     defense: DefenseOption = "default",
     protocol: Annotated[
-        str,
-        typer.Option(help="replay, direct, or worst: an example holds only if it holds in both."),
-    ] = "worst",
+        str | None,
+        typer.Option(
+            help="replay, direct, or worst: an example holds only if it holds in both. By default "
+            "worst; of file:PATH replay."
+        ),
+    ] = None,
     num_examples: Annotated[int, typer.Option(help="Texts drawn from the test split.")] = 100,
+    control_seeds: Annotated[
+        int, typer.Option(min=0, help="Equal-norm controls beside a dynamic defence.")
+    ] = 1,
     out: Annotated[
         Path | None, typer.Option(help="Where results go; named after the settings by default.")
     ] = None,
@@ -49,6 +60,7 @@ def attack(
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.data import load_split
     from robust_prefix.evaluation.bench import run_attack
+    from robust_prefix.evaluation.protocols import RecordedAttack
     from robust_prefix.runs import Run
 
     task = Run.load(run, data_dir).task
@@ -58,8 +70,11 @@ def attack(
         run, defense, device=device.value, dtype=dtype.value, data_dir=data_dir
     )
     tested = classifier.defense
+    recorded = isinstance(built, RecordedAttack)
+    protocol = protocol or ("replay" if recorded else "worst")
     if out is None:
-        name = f"{task.name}-{built.name}-{tested.spec}-{protocol}-{num_examples}-seed{seed}"
+        what = built.spec if recorded else built.name
+        name = f"{task.name}-{what}-{tested.spec}-{protocol}-{num_examples}-seed{seed}"
         out = Path("results") / re.sub(r"[^\w.=-]+", "-", name)
     summary = run_attack(
         classifier,
@@ -68,7 +83,9 @@ def attack(
         defense=tested,
         protocol=protocol,
         num_examples=num_examples,
+        control_seeds=control_seeds,
         seed=seed,
         out=out,
+        encoder=find_encoder(data_dir),
     )
     show_summary(summary, out, json)

@@ -61,7 +61,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        _quiet_libraries()
+        quiet_libraries()
         try:
             return function(*args, **kwargs)
         except RobustPrefixError as error:
@@ -84,7 +84,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
+    """Log to stderr what this project has to say, and nothing of what its libraries say."""
     logging.basicConfig(
         level=logging.WARNING,
         stream=sys.stderr,

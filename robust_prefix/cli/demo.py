@@ -17,6 +17,7 @@ from robust_prefix.cli.common import (
     SeedOption,
     command,
 )
+from robust_prefix.cli.encoder import find_encoder
 from robust_prefix.cli.output import show_summary
 
 DEMO_RUN = "zoo:sst2-smollm2-135m"
@@ -56,5 +57,6 @@ def demo(
         num_examples=num_examples,
         seed=seed,
         out=out,
+        encoder=find_encoder(data_dir),
     )
     show_summary(summary, out, json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -24,6 +25,10 @@ class Kind(StrEnum):
 
 Row = dict[str, str]
 
+# Told with --json; commands follow the table.
+_NOT_IN_THE_TABLE = ("get", "edits", "deviation")
+_ADDRESS = re.compile(r",? https?://\S+")
+
 
 @command
 def list_names(
@@ -41,14 +46,23 @@ def list_names(
     if json:
         print_json(rows)
         return
+    shown = [name for name in rows[0] if name not in _NOT_IN_THE_TABLE]
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in rows[0]:
-        # A command is to be copied whole; everything else may be cut to the terminal's width.
-        table.add_column(column, overflow="fold")
+    for column in shown:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
         style = "yellow" if row.get("here", "yes").startswith("missing") else ""
-        table.add_row(*row.values(), style=style)
-    Console().print(table)
+        table.add_row(*(_ADDRESS.sub("", row[column]) for column in shown), style=style)
+    console = Console()
+    console.print(table)
+    commands: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("get"):
+            commands.setdefault(row["get"], []).append(row["name"])
+    for get, names in commands.items():
+        # A command is to be copied whole: it is not wrapped.
+        console.print(f"\nFor {', '.join(names)}:", style="yellow")
+        console.print(f"  {get}", soft_wrap=True, highlight=False)
 
 
 def _attacks(data_dir: object) -> list[Row]:
@@ -57,7 +71,10 @@ def _attacks(data_dir: object) -> list[Row]:
     return [
         {
             "name": info.name,
+            "sees": info.knowledge,
             "paper": info.paper,
+            "edits": info.edits,
+            "deviation": info.deviation,
             "here": "yes" if info.runnable else f"missing {', '.join(info.missing)}",
             "get": info.command or "",
         }
@@ -75,7 +92,14 @@ def _defenses(_: object) -> list[Row]:
             "name": name,
             "what it does": defense.summary,
             "settings": ", ".join(entry.name for entry in fields(defense.config_type)),
-            "needs": "subspaces" if defense.needs_subspaces else "",
+            "needs": ", ".join(
+                name
+                for name, needed in (
+                    ("fit-subspaces", defense.needs_subspaces),
+                    ("fit-synonyms", defense.needs_synonyms),
+                )
+                if needed
+            ),
         }
         for name, defense in DEFENSES.items()
     ]

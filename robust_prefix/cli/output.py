@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
 if TYPE_CHECKING:
+    from robust_prefix.evaluation.compare import Comparison
+    from robust_prefix.evaluation.results import Results
     from robust_prefix.evaluation.summary import Summary
 
 
@@ -21,10 +25,46 @@ def print_json(value: Any) -> None:
 
 def show_summary(summary: Summary, folder: Path, as_json: bool) -> None:
     """The table of a run; with ``as_json`` its headline as the one line on stdout instead."""
-    from robust_prefix.evaluation.summary import headline
     from robust_prefix.evaluation.tables import print_summary
 
     print_summary(summary, Console(stderr=as_json))
     print(f"report: {folder / 'report.html'}", file=sys.stderr)
     if as_json:
-        print_json(headline(summary, summary.manifest.defense, summary.manifest.protocol))
+        print_json(summary.headline)
+
+
+def show_results(
+    runs: Sequence[Results],
+    missing: Mapping[str, str],
+    folder: Path,
+    as_json: bool,
+    examples: int = 0,
+) -> None:
+    """The table of one cell, or of a matrix of several; with ``as_json`` one line on stdout.
+
+    Args:
+        missing: by the name of a cell, why it has no records, or not all.
+        examples: how many adversaries of each cell to show below.
+    """
+    from robust_prefix.evaluation.tables import examples_shown, matrix_table, summary_table
+
+    console = Console(stderr=as_json)
+    several = len(runs) > 1 or bool(missing)
+    console.print(matrix_table(runs, missing) if several else summary_table(runs[0].summary))
+    for run in runs if examples else ():
+        console.print(Text.assemble("\n", ("Examples", "bold"), f" of {run.manifest.attack}\n"))
+        console.print(examples_shown(run, examples))
+    print(f"report: {folder / 'report.html'}", file=sys.stderr)
+    if as_json:
+        headlines = [run.summary.headline for run in runs]
+        print_json({"runs": headlines, "missing": missing} if several else headlines[0])
+
+
+def show_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:
+    """The table of two evaluations; with ``as_json`` all of it as the one line on stdout."""
+    from robust_prefix.evaluation.tables import comparison_table
+
+    Console(stderr=as_json).print(comparison_table(comparison))
+    print(f"comparison: {folder / 'comparison.md'}", file=sys.stderr)
+    if as_json:
+        print_json(comparison.to_dict())

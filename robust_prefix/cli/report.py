@@ -1,4 +1,4 @@
-"""``robust-prefix report``: table and page of a finished or an unfinished run."""
+"""``robust-prefix report``: tables and page of a finished or an unfinished run, or of two."""
 
 from __future__ import annotations
 
@@ -8,22 +8,39 @@ from typing import Annotated
 import typer
 
 from robust_prefix.cli.common import JsonOption, command
-from robust_prefix.cli.output import show_summary
+from robust_prefix.cli.output import show_comparison, show_results
 
 
 @command
 def report(
-    results: Annotated[Path, typer.Argument(help="Folder that attack wrote.")],
+    results: Annotated[Path, typer.Argument(help="Folder that attack or benchmark wrote.")],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another such folder: compare what both ran, write comparison.md."),
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(min=0, help="How many adversaries of each attack to print.")
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Where the files go; into the same folder by default.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Write results.csv, summary.json and report.html anew from the records of a run."""
+    """Write tables, summary and page anew from the records of a run; or compare two runs."""
     from robust_prefix.evaluation.bench import DATABASE
-    from robust_prefix.evaluation.outputs import write_results
+    from robust_prefix.evaluation.outputs import write_comparison, write_results
+    from robust_prefix.evaluation.results import Results
     from robust_prefix.evaluation.store import RecordStore
 
+    folder = out or results
     with RecordStore(results / DATABASE) as store:
-        summary = write_results(store, out or results)[0].summary
-    show_summary(summary, out or results, json)
+        if against is None:
+            runs, missing = write_results(store, folder), store.items("missing")
+        else:
+            runs = Results.read(store)
+    if against is None:
+        show_results(runs, missing, folder, json, examples)
+        return
+    with RecordStore(against / DATABASE) as store:
+        others = Results.read(store)
+    show_comparison(write_comparison(runs, others, folder), folder, json)

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robust_prefix.evaluation.counting import summarize
     from robust_prefix.evaluation.outputs import write_results
     from robust_prefix.evaluation.protocols import (
         PROTOCOLS,
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from robust_prefix.evaluation.records import Manifest, Record
     from robust_prefix.evaluation.report import render_report
     from robust_prefix.evaluation.results import Results
-    from robust_prefix.evaluation.runner import CountingVictim, Progress, System, evaluate
+    from robust_prefix.evaluation.runner import Progress, evaluate
     from robust_prefix.evaluation.store import RecordStore
-    from robust_prefix.evaluation.summary import Summary, SummaryRow, headline, summarize
+    from robust_prefix.evaluation.summary import Summary, SummaryRow, headline
     from robust_prefix.evaluation.tables import changed_text, print_summary, summary_table
+    from robust_prefix.evaluation.trial import CountingVictim, System
 
 __all__ = [
     "PROTOCOLS",
@@ -54,15 +56,17 @@ __all__ = [
 ]
 
 _MODULES = {
+    "counting": ("summarize",),
     "outputs": ("write_results",),
     "protocols": ("PROTOCOLS", "Attack", "Attempt", "Classifier", "Example", "Victim"),
     "records": ("Manifest", "Record"),
     "report": ("render_report",),
     "results": ("Results",),
-    "runner": ("CountingVictim", "Progress", "System", "evaluate"),
+    "runner": ("Progress", "evaluate"),
     "store": ("RecordStore",),
-    "summary": ("Summary", "SummaryRow", "headline", "summarize"),
+    "summary": ("Summary", "SummaryRow", "headline"),
     "tables": ("changed_text", "print_summary", "summary_table"),
+    "trial": ("CountingVictim", "System"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

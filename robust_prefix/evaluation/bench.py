@@ -1,24 +1,42 @@
-"""One benchmark cell from its parts: who is attacked, on which examples, beside which control."""
+"""One cell from its parts: who is attacked, on which examples, beside which controls."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robust_prefix.classifier import PrefixClassifier
-from robust_prefix.defenses import Defense, NoDefense, RandomPrefix, RobustPrefix
-from robust_prefix.errors import ConfigError
+from robust_prefix.data import load_split
+from robust_prefix.defenses import (
+    Defense,
+    NoDefense,
+    RandomPrefix,
+    RobustPrefix,
+    TextDefense,
+    build_defense,
+)
+from robust_prefix.errors import ConfigError, ResourceError
 from robust_prefix.evaluation.outputs import write_results
-from robust_prefix.evaluation.protocols import PROTOCOLS, Attack, Example
-from robust_prefix.evaluation.records import Manifest
-from robust_prefix.evaluation.runner import Progress, System, evaluate
+from robust_prefix.evaluation.protocols import PROTOCOLS, Attack, Example, RecordedAttack
+from robust_prefix.evaluation.quality import (
+    Encoder,
+    LanguageModel,
+    Scorers,
+    measure_quality,
+    unmeasured,
+)
+from robust_prefix.evaluation.records import RECORDED, Manifest, Setting
+from robust_prefix.evaluation.runner import Progress, evaluate
 from robust_prefix.evaluation.store import RecordStore
 from robust_prefix.evaluation.summary import Summary
+from robust_prefix.evaluation.trial import System
 from robust_prefix.progress import progress
 from robust_prefix.tasks import Fields, Task
 
@@ -39,7 +57,7 @@ def sample_examples(task: Task, rows: Dataset, count: int, seed: int) -> list[Ex
         raise ConfigError(
             f"expected 1 to {len(rows)} examples (the size of the split), got {count}"
         )
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:count].tolist()
+    chosen = _shuffled(len(rows), seed)[:count]
     picked = rows.select(chosen)
     return [
         Example(index, tuple(row[column] for column in task.columns), row["label"])
@@ -55,16 +73,188 @@ def fingerprint_rows(rows: Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def matching_control(
-    classifier: PrefixClassifier, defense: Defense[Any], texts: Sequence[Fields], seed: int
-) -> RandomPrefix | None:
-    """The equal-norm random prefix for a defence that tunes one; None for any other.
+def matching_controls(
+    classifier: PrefixClassifier,
+    defense: Defense[Any],
+    texts: Sequence[Fields],
+    seeds: Sequence[int],
+) -> tuple[str, ...]:
+    """The equal-norm random prefixes for a defence that tunes one; none for any other.
 
-    The norm is measured on the first texts of the run itself.
+    The norm is measured once, on the first texts of the run itself. What rewrites the texts before
+    the tuned prefix sees them stands before its control too.
+
+    Returns:
+        Canonical specs, one a seed.
     """
-    if not isinstance(defense, RobustPrefix) or defense.config.steps == 0:
-        return None
-    return RandomPrefix.matching(defense, classifier.model, texts[:_CONTROL_TEXTS], seed)
+    inner, texts = defense, texts[:_CONTROL_TEXTS]
+    while isinstance(inner, TextDefense):
+        texts = [tuple(new.text for new in inner.rewrite_fields(text)) for text in texts]
+        inner = inner.inner
+    if not seeds or not isinstance(inner, RobustPrefix) or inner.config.steps == 0:
+        return ()
+    found = RandomPrefix.matching(inner, classifier.model, texts)
+    config = dataclasses.asdict(found.config)
+    outer = defense.spec.removesuffix(inner.spec)
+    return tuple(outer + RandomPrefix(**config | {"seed": seed}).spec for seed in seeds)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A cell with all that is needed to run it.
+
+    Attributes:
+        task: with the places of its data.
+        manifest: what defines the cell.
+        systems: the undefended first.
+        attack: what searches for adversaries.
+        examples: what is attacked.
+        rows: the split they were drawn from.
+    """
+
+    task: Task
+    manifest: Manifest
+    systems: tuple[System, ...]
+    attack: Attack
+    examples: tuple[Example, ...]
+    rows: Dataset
+
+    @classmethod
+    def prepare(
+        cls,
+        classifier: PrefixClassifier,
+        attack: Attack,
+        rows: Dataset,
+        *,
+        defenses: Sequence[Defense[Any]],
+        protocols: Sequence[str],
+        num_examples: int,
+        seed: int,
+        control_seeds: int,
+        controls: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Bench:
+        """Put a cell together; where ``controls`` are not known yet their norm is measured.
+
+        Args:
+            classifier: its own defence does not matter.
+            rows: the split to draw from; a recorded attack brings its own examples.
+            defenses: what is put to the test; ``none`` stands beside them in any case.
+            protocols: any of ``replay``, ``direct`` and ``worst``.
+            num_examples: how many examples to draw; of a recorded attack at most all it has.
+            seed: of the draw, and of all else in the cell.
+            control_seeds: how many controls stand beside each dynamic defence; control ``i`` is
+                seeded with ``seed + i``.
+            controls: what an earlier call found, see ``Manifest.controls``.
+
+        Raises:
+            ConfigError: an unknown protocol, one that a recorded attack cannot serve, or too many
+                examples.
+            InputError: a label of a recorded attack is not the task's.
+        """
+        task, backbone = classifier.task, classifier.model.backbone
+        asked = check_protocols(protocols, attack)
+        if isinstance(attack, RecordedAttack):
+            every = attack.examples(task.label)
+            chosen = _shuffled(len(every), seed)[:num_examples]
+            examples = [every[place] for place in chosen]
+            fingerprint = attack.sha256[:16]
+        else:
+            examples = sample_examples(task, rows, num_examples, seed)
+            fingerprint = fingerprint_rows(rows)
+        tested = {d.spec: d for d in defenses if not isinstance(d, NoDefense)}
+        if controls is None:
+            texts = [example.fields for example in examples]
+            seeds = range(seed, seed + control_seeds)
+            found = {
+                spec: matching_controls(classifier, defense, texts, seeds)
+                for spec, defense in tested.items()
+            }
+            controls = {spec: specs for spec, specs in found.items() if specs}
+        manifest = Manifest(
+            task=task.name,
+            columns=task.columns,
+            labels=task.labels,
+            model=backbone.name,
+            prefix=classifier.model.prefix.fingerprint,
+            attack=attack.spec,
+            seed=seed,
+            n=len(examples),
+            test_fingerprint=fingerprint,
+            defenses=tuple(tested),
+            protocols=asked,
+            controls=controls,
+            settings={
+                "dtype": str(backbone.dtype).removeprefix("torch."),
+                "device": backbone.device.type,
+                "base_fingerprint": backbone.fingerprint,
+                **attack_settings(attack),
+            },
+        )
+
+        def build(spec: str) -> Defense[Any]:
+            return build_defense(spec, classifier.subspaces, classifier.synonyms)
+
+        systems = tuple(
+            System(role, classifier.with_defense(tested.get(spec) or build(spec)))
+            for spec, role in manifest.systems.items()
+        )
+        return cls(task, manifest, systems, attack, tuple(examples), rows)
+
+    def training(self) -> list[Example]:
+        """All training examples of the task, in a seeded order, for an attack that needs some.
+
+        Raises:
+            ConfigError, ResourceError: the task has no training split here.
+        """
+        rows = load_split(self.task, "train")
+        return sample_examples(self.task, rows, len(rows), self.manifest.seed)
+
+    def others(self) -> list[Example]:
+        """Examples that are not attacked, in a seeded order: of dev, else the rest of the split."""
+        drawn = {example.fields for example in self.examples}
+        try:
+            rows = load_split(self.task, "dev")
+        except (ConfigError, ResourceError):  # nobody asked for it: the rest serves too
+            rows = self.rows
+        every = sample_examples(self.task, rows, len(rows), self.manifest.seed)
+        return [example for example in every if example.fields not in drawn]
+
+
+def check_protocols(protocols: Sequence[str], attack: Attack) -> tuple[str, ...]:
+    """``protocols`` in their usual order; for a recorded attack ``replay`` alone.
+
+    Raises:
+        ConfigError: one is unknown, there is none, or ``replay`` is not among those asked of a
+            recorded attack.
+    """
+    for name in protocols or ("",):
+        if name not in PROTOCOLS:
+            raise ConfigError(f"expected a protocol of {'/'.join(PROTOCOLS)}, got {name!r}")
+    asked = tuple(name for name in PROTOCOLS if name in protocols)
+    if not isinstance(attack, RecordedAttack):
+        return asked
+    if "replay" not in asked:
+        raise ConfigError(
+            f"expected the protocol replay for {attack.name}, got {'/'.join(asked)}; recorded "
+            "adversaries can be shown to a model but cannot attack it"
+        )
+    return ("replay",)
+
+
+def attack_settings(attack: Attack) -> dict[str, Setting]:
+    """What a record has to say of an attack: threat model, goal, deviation, resources."""
+    threat = attack.threat
+    recorded = {RECORDED: attack.sha256} if isinstance(attack, RecordedAttack) else {}
+    return {
+        "threat.knowledge": threat.knowledge,
+        "threat.columns": ", ".join(threat.columns),
+        "threat.edits": threat.edits,
+        "threat.max_queries": threat.max_queries,
+        "goal": attack.goal,
+        "deviation": attack.deviation,
+        **{f"resource.{name}": found for name, found in attack.resources.items()},
+        **recorded,
+    }
 
 
 def run_attack(
@@ -77,8 +267,10 @@ def run_attack(
     num_examples: int,
     seed: int,
     out: str | Path,
+    control_seeds: int = 1,
+    encoder: Callable[[], Encoder] | None = None,
 ) -> Summary:
-    """Attack a classifier undefended and defended, with the control beside a dynamic defence.
+    """Attack a classifier undefended and defended, with controls beside a dynamic defence.
 
     Records go to ``out/run.sqlite`` as each example ends; the same call takes a killed run up
     again. At the end ``results.csv``, ``summary.json`` and ``report.html`` are written.
@@ -87,52 +279,55 @@ def run_attack(
         rows: the split to draw from, see :func:`robust_prefix.data.load_split`.
         defense: what is put to the test; ``none`` attacks the undefended classifier alone.
         protocol: ``replay``, ``direct`` or ``worst``.
+        control_seeds: how many equal-norm controls.
+        encoder: loads what the similarity of adversaries is measured with; none without it.
 
     Raises:
         ConfigError: an unknown protocol, too many examples, or ``out`` holds another run.
         StorageError: ``out`` cannot be written, or another process writes there.
     """
-    if protocol not in PROTOCOLS:
-        raise ConfigError(f"expected a protocol of {'/'.join(PROTOCOLS)}, got {protocol!r}")
-    task, backbone = classifier.task, classifier.model.backbone
-    examples = sample_examples(task, rows, num_examples, seed)
-    systems = [System("undefended", classifier.with_defense(NoDefense()))]
-    control: RandomPrefix | None = None
-    if not isinstance(defense, NoDefense):
-        systems.append(System("defense", classifier.with_defense(defense)))
-        texts = [example.fields for example in examples]
-        control = matching_control(classifier, defense, texts, seed)
-        if control is not None:
-            systems.append(System("control", classifier.with_defense(control)))
-    manifest = Manifest(
-        task=task.name,
-        columns=task.columns,
-        labels=task.labels,
-        model=backbone.name,
-        prefix=classifier.model.prefix.fingerprint,
-        attack=attack.spec,
-        defense=defense.spec,
-        protocol=protocol,
-        n=num_examples,
+    bench = Bench.prepare(
+        classifier,
+        attack,
+        rows,
+        defenses=[defense],
+        protocols=[protocol],
+        num_examples=num_examples,
         seed=seed,
-        test_fingerprint=fingerprint_rows(rows),
-        control=control.spec if control is not None else None,
-        control_rms=control.config.rms if control is not None else None,
-        settings={
-            "dtype": str(backbone.dtype).removeprefix("torch."),
-            "device": backbone.device.type,
-            "base_fingerprint": backbone.fingerprint,
-            **{f"resource.{name}": found for name, found in attack.resources.items()},
-        },
+        control_seeds=control_seeds,
     )
-    rows_each = 2 if protocol == "worst" else 1
-    total = num_examples * (1 + rows_each * (len(systems) - 1))
-    with RecordStore(Path(out) / DATABASE, manifest) as store:
-        with progress("attack", total, len(store)) as advance:
+    with RecordStore(Path(out) / DATABASE, bench.manifest) as store:
+        with progress("attack", bench.manifest.total, len(store)) as advance:
 
             def show(event: Progress) -> None:
                 record = event.record
                 advance(event.done, f"{record.role} {record.protocol} {record.outcome}")
 
-            evaluate(systems, attack, examples, store, protocol, seed, show)
+            evaluate(
+                bench.systems,
+                attack,
+                bench.examples,
+                store,
+                bench.manifest,
+                training=bench.training,
+                others=bench.others,
+                on_progress=show,
+            )
+        _measure(store, classifier.model.backbone, encoder)
         return write_results(store, out)[0].summary
+
+
+def _measure(
+    store: RecordStore, model: LanguageModel, encoder: Callable[[], Encoder] | None
+) -> None:
+    """Score the adversaries that were not scored yet."""
+    pairs = unmeasured(store, store.records(), similarity=encoder is not None)
+    if pairs:
+        scorers = Scorers(model, None if encoder is None else encoder())
+        with progress("measure", len(pairs)) as advance:
+            measure_quality(store, pairs, scorers, lambda done: advance(done, ""))
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    order: list[int] = np.random.default_rng(seed).permutation(count).tolist()
+    return order

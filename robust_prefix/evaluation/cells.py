@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from robust_prefix.evaluation.records import ROLES, Outcome, Record, Role
@@ -66,3 +66,15 @@ def held_on_shared(cells: Cells, others: Cells) -> tuple[list[bool], list[bool]]
     """Which examples each held, of those that both have, in one order."""
     shared = [example for example in cells if example in others]
     return [cells[e].held for e in shared], [others[e].held for e in shared]
+
+
+def held_against(cells: Cells, rivals: Sequence[Cells]) -> list[int]:
+    """How much oftener an example was held than by the mean of ``rivals``, times their number.
+
+    Whole numbers, for the examples that all have, in one order.
+    """
+    shared = [example for example in cells if all(example in rival for rival in rivals)]
+    return [
+        len(rivals) * cells[example].held - sum(rival[example].held for rival in rivals)
+        for example in shared
+    ]

@@ -1,68 +1,83 @@
-"""The files a run leaves: equal runs leave equal bytes."""
+"""The files an evaluation leaves: equal runs leave equal bytes."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from robust_prefix import files
-from robust_prefix.evaluation.records import Record
+from robust_prefix.evaluation.compare import Comparison, compare
+from robust_prefix.evaluation.markdown import comparison_markdown, render_markdown
 from robust_prefix.evaluation.results import Results
 from robust_prefix.evaluation.store import RecordStore
-
-# Not in the CSV: it differs between equal runs.
-_VOLATILE = ("seconds",)
-CSV_COLUMNS = tuple(f.name for f in dataclasses.fields(Record) if f.name not in _VOLATILE)
 
 
 def write_results(
     stores: RecordStore | Sequence[RecordStore], out_dir: str | Path
 ) -> list[Results]:
-    """Write ``results.csv``, ``summary.json`` and ``report.html`` of one run or of several.
+    """Write what the records of one store or of several come to.
 
-    ``summary.json`` of one run is its headline with ``manifest`` and ``rows``; of several it has
-    these under ``runs``. Every file is replaced whole or not at all.
+    ``results.csv`` and ``results.parquet`` have a row for each record; ``summary.json``,
+    ``report.md`` and ``report.html`` are about all cells. ``summary.json`` of one cell is its
+    headline with ``manifest`` and ``rows``; of several it has these under ``runs``, and beside
+    them under ``missing`` what could not be run. Every file is replaced whole or not at all.
 
     Raises:
-        ConfigError: a run has no records yet.
+        ConfigError: there are no records yet.
         ResourceError: the report needs a package that is not installed; the other files are there.
         StorageError: a file could not be written.
     """
-    runs = [Results.read(s) for s in ([stores] if isinstance(stores, RecordStore) else stores)]
+    opened = [stores] if isinstance(stores, RecordStore) else stores
+    runs = [results for store in opened for results in Results.read(store)]
+    missing = {name: why for store in opened for name, why in store.items("missing").items()}
     out_dir = Path(out_dir)
-    files.write_text(out_dir / "results.csv", records_csv(r for run in runs for r in run.records))
-    summaries = [run.summary.to_dict() for run in runs]
-    found = summaries[0] if len(summaries) == 1 else {"runs": summaries}
-    files.write_json(out_dir / "summary.json", found)
+    write_tables(runs, out_dir)
+    files.write_json(out_dir / "summary.json", summary_dict(runs, missing))
+    files.write_text(out_dir / "report.md", render_markdown(runs, missing))
     from robust_prefix.evaluation.report import render_report  # jinja2 is an extra
 
-    files.write_text(out_dir / "report.html", render_report(runs))
+    files.write_text(out_dir / "report.html", render_report(runs, missing))
     return runs
 
 
-def records_csv(records: Iterable[Record]) -> str:
-    """Records as CSV with a header line; texts are JSON lists of their columns, on one line."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for record in records:
-        writer.writerow([_cell(record, name) for name in CSV_COLUMNS])
-    return text.getvalue()
+def write_comparison(
+    first: Sequence[Results], second: Sequence[Results], out_dir: str | Path
+) -> Comparison:
+    """Write ``comparison.json`` and ``comparison.md`` of two evaluations.
+
+    Raises:
+        ConfigError: they share nothing.
+        StorageError: a file could not be written.
+    """
+    found = compare(first, second)
+    files.write_json(Path(out_dir) / "comparison.json", found.to_dict())
+    files.write_text(Path(out_dir) / "comparison.md", comparison_markdown(found))
+    return found
 
 
-def _cell(record: Record, name: str) -> str:
-    # of a traceback only what happened: the lines above have paths and are in the store
-    value = record.note if name == "message" else getattr(record, name)
-    if value is None:
-        return ""
-    if isinstance(value, tuple):
-        # backslashreplace writes a lone surrogate as its JSON escape
-        shown = json.dumps(value, ensure_ascii=False)
-        return shown.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.6f}" if isinstance(value, float) else str(value)
+def write_tables(runs: Sequence[Results], out_dir: Path) -> None:
+    """Write ``results.csv`` and ``results.parquet``.
+
+    Raises:
+        StorageError: a file could not be written.
+    """
+    from robust_prefix.evaluation.tabular import records_csv, write_parquet
+
+    records = [record for run in runs for record in run.records]
+    qualities = {key: quality for run in runs for key, quality in run.qualities.items()}
+    files.write_text(out_dir / "results.csv", records_csv(records, qualities))
+    with files.atomic_path(out_dir / "results.parquet") as path:
+        write_parquet(path, records, qualities)
+
+
+def summary_dict(runs: Sequence[Results], missing: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``summary.json`` holds.
+
+    Args:
+        missing: by the name of a cell, why there are no records of it, or not all.
+    """
+    summaries = [run.summary.to_dict() for run in runs]
+    if len(summaries) == 1 and not missing:
+        return summaries[0]
+    return {"runs": summaries, "missing": dict(missing)}

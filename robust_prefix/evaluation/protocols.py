@@ -13,7 +13,7 @@ know that it is evaluated. The protocols of an evaluation:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -187,11 +187,14 @@ class RecordedAttack(Attack, Protocol):
         """Hash of the record, which tells it from any other wherever it lies."""
         ...
 
-    def examples(self, labels: Sequence[str]) -> list[Example]:
+    def examples(self, read_label: Callable[[object, int], int]) -> list[Example]:
         """The examples in order, their places in the record as indices.
 
+        Args:
+            read_label: :meth:`robust_prefix.tasks.Task.label`.
+
         Raises:
-            InputError: a label is none of ``labels``.
+            InputError: a label is none of the task's.
         """
         ...
 

@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from robust_prefix.evaluation.flags import SIGNIFICANCE
-from robust_prefix.evaluation.statistics import Estimate
+from robust_prefix.evaluation.formats import factor, interval, mean, percent
+from robust_prefix.evaluation.matrix import build_matrix
+from robust_prefix.evaluation.meanings import meaning
 from robust_prefix.evaluation.summary import Summary, SummaryRow, short_name
+
+if TYPE_CHECKING:
+    from robust_prefix.evaluation.results import Results
 
 _SITUATIONS = {
     "replay": "Shown the adversaries that were crafted on the undefended model,",
     "direct": "Attacked itself,",
     "worst": "Counting only texts that survive both the replay and the direct attack,",
 }
-
-# by the words a flag begins with, see flags.py
-_EXPLANATIONS = {
-    "dynamic": "It adapts itself to each text, so an adversary made for another model says little "
-    "about it. Only the direct attack counts.",
-    "small n": "The intervals are wide; a difference of a few points means nothing.",
-    "incomplete": "The run stopped before its end; the same command resumes it.",
-    "replay better than direct": "It breaks texts made for another model, not an attacker who can "
-    "ask it. Read the direct row.",
-    "verification failed": "The attack claimed success, but the model was right when asked about "
-    "the reported text once more. Not counted as held.",
-    "no better than the equal-norm control": "What it gains, random noise of the same size gains "
-    "too: the gain is not due to what was tuned.",
-    "worse than the equal-norm control": "Random noise of the same size holds more often.",
-    "no equal-norm control": "Without it a gain may be no more than that of random noise.",
-    "substitute for": "The attack ran with another word list or encoder than its paper's.",
-    "randomized": "Repeat the run with other seeds; an attacker may simply ask again.",
-}
-_CRASHED = (
-    "A crashed example counts as not held and is left out of the success rate; its traceback is "
-    "in the run's database."
-)
-
-
-def percent(value: float | None) -> str:
-    """``0.133`` as ``13.3%``; a dash where there was nothing to count."""
-    return "-" if value is None else f"{100 * value:.1f}%"
-
-
-def interval(estimate: Estimate) -> str:
-    """``6.9 to 24.2``, in percent; empty where there was nothing to count."""
-    if estimate.value is None:
-        return ""
-    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
-
-
-def passes(row: SummaryRow) -> str:
-    """Forward and backward passes a prediction: ``1.0`` or ``3.2 + 2.0``."""
-    if row.forward_passes is None:
-        return "-"
-    backward = f" + {row.backward_passes:.1f}" if row.backward_passes else ""
-    return f"{row.forward_passes:.1f}{backward}"
-
-
-def queries(row: SummaryRow) -> str:
-    """Mean queries an attacked example; a dash for a replay, which asks nothing."""
-    value = row.queries_mean and row.queries_mean.value
-    return f"{value:.0f}" if value else "-"
 
 
 @dataclass(frozen=True)
@@ -82,7 +41,25 @@ def flag_notes(summary: Summary) -> list[FlagNote]:
     for flag, names in about.items():
         everywhere = sum(map(len, names.values())) == len(summary.rows)
         rows = () if everywhere else tuple(_where(summary, *item) for item in names.items())
-        notes.append(FlagNote(flag, rows, _explain(flag)))
+        notes.append(FlagNote(flag, rows, meaning(flag)))
+    return notes
+
+
+def shared_notes(runs: Sequence[Results]) -> list[FlagNote]:
+    """The flags of several cells, one for each meaning, with the cells they were raised in."""
+    found: dict[str, dict[str, set[str]]] = {}
+    cells = build_matrix(runs).cells
+    for run, cell in zip(runs, cells, strict=True):
+        for note in flag_notes(run.summary):
+            by_cell = found.setdefault(note.meaning or note.flag, {})
+            by_cell.setdefault(note.flag, set()).add(cell)
+    notes = []
+    for words, flags in found.items():
+        first, *others = flags
+        raised = set().union(*flags.values())
+        about = () if len(raised) == len(runs) else tuple(c for c in cells if c in raised)
+        more = " and the like" if others else ""
+        notes.append(FlagNote(f"{first}{more}", about, words if words != first else ""))
     return notes
 
 
@@ -90,13 +67,6 @@ def _where(summary: Summary, name: str, protocols: list[str]) -> str:
     """``name`` alone where all its rows are meant."""
     rows = sum(row.name == name for row in summary.rows)
     return name if rows == len(protocols) else f"{name}: {', '.join(protocols)}"
-
-
-def _explain(flag: str) -> str:
-    for beginning, words in _EXPLANATIONS.items():
-        if flag.startswith(beginning):
-            return words
-    return _CRASHED if flag.split()[-1] in ("error", "errors") else ""
 
 
 def read(summary: Summary) -> list[str]:
@@ -110,56 +80,110 @@ def read(summary: Summary) -> list[str]:
             f"{percent(undefended.clean_accuracy.value)} down to "
             f"{percent(undefended.robust_accuracy.value)} ({undefended.n} texts)."
         )
-    for protocol in summary.protocols:
+    # of several defences the tables say the rest
+    several = len({row.defense for row in summary.rows if row.role == "defense"}) > 1
+    for protocol in summary.protocols[-1:] if several else summary.protocols:
         for row in summary.at(protocol):
             if row.role == "defense":
-                sentences.append(_compare(row, summary.role("control", protocol)))
+                sentences.append(_compare(summary, row))
     for row in summary.at(summary.protocols[-1]):
         if row.role == "defense" and undefended is not None:
             sentences.append(
                 f"On clean text {row.name} is right on {percent(row.clean_accuracy.value)}, "
                 f"the undefended model on {percent(undefended.clean_accuracy.value)}."
             )
-    return sentences
+    return [*sentences, *_costs(summary)]
+
+
+def _costs(summary: Summary) -> Iterator[str]:
+    """What the adversaries of the undefended model read like; what each defence costs."""
+    for row in summary.at(summary.protocols[-1]):
+        costs, quality = row.costs, row.costs.quality
+        if row.role == "undefended" and quality.words_changed is not None:
+            told = [f"change {percent(quality.words_changed.value)} of the words"]
+            if quality.similarity is not None:
+                told.append(f"keep a similarity of {mean(quality.similarity, 2)}")
+            if quality.perplexity_ratio is not None:
+                ratio = factor(quality.perplexity_ratio.value)
+                told.append(f"have {ratio} the perplexity a word of their originals")
+            yield f"On average the adversaries that fool the undefended model {_listed(told)}."
+        if row.role == "defense" and costs.prediction is not None:
+            attack = costs.model_queries and (
+                f"; an attack on it asks {mean(costs.model_queries)} times and makes it run "
+                f"{mean(costs.attack_passes)} passes an example"
+            )
+            yield f"A prediction of {row.name} costs {costs.prediction:.1f} passes{attack or ''}."
+
+
+def _listed(parts: Sequence[str]) -> str:
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def verdict(summary: Summary) -> str:
-    """The result in one sentence: the defence under test at the protocol of the run."""
-    row = summary.role("defense", summary.manifest.protocol)
-    if row is None:
+    """The result in one sentence a defence under test, at the strictest protocol of the run."""
+    rows = [row for row in summary.at(summary.manifest.protocol) if row.role == "defense"]
+    return " ".join(filter(None, (_verdict(summary, row) for row in rows)))
+
+
+def _verdict(summary: Summary, row: SummaryRow) -> str:
+    found = standing(summary, row)
+    rivals = {"control": "random noise of the same norm", "undefended": "no defence at all"}
+    if found is None:
         return ""
-    control = summary.role("control", row.protocol)
-    if row.dynamic and row.protocol == "replay":
+    if found.result == "no evidence":
         return (
             f"{row.name} adapts itself at inference and was only shown replayed texts: "
             "that is no evidence. Attack it directly."
         )
-    if control is not None and row.p_value_control is not None:
-        rival, p_value = control, row.p_value_control
-        words = "random noise of the same norm"
-    else:
-        undefended = summary.role("undefended", row.protocol)
-        if undefended is None or row.p_value_undefended is None:
-            return ""
-        rival, p_value, words = undefended, row.p_value_undefended, "no defence at all"
+    if found.result == "same":
+        return f"{row.name} cannot be told apart from {rivals[found.rival.role]}."
+    more = "more" if found.result == "better" else "less"
+    return f"{row.name} holds {more} often than {rivals[found.rival.role]}."
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a defence does against what it has to beat.
+
+    Attributes:
+        result: ``better`` or ``worse`` by more than chance, ``same`` where chance explains it;
+            ``no evidence`` for a dynamic defence that was only shown replayed texts.
+        rival: its control, or the undefended model where it has none.
+        p_value: of the paired test.
+    """
+
+    result: Literal["better", "same", "worse", "no evidence"]
+    rival: SummaryRow
+    p_value: float
+
+
+def standing(summary: Summary, row: SummaryRow) -> Standing | None:
+    """That of the defence of ``row``; None where there is nothing to hold it against."""
+    rival, p_value = summary.control(row), row.p_value_control
+    if rival is None or p_value is None:
+        rival, p_value = summary.role("undefended", row.protocol), row.p_value_undefended
+    if row.role != "defense" or rival is None or p_value is None:
+        return None
+    if row.dynamic and row.protocol == "replay":
+        return Standing("no evidence", rival, p_value)
     if p_value > SIGNIFICANCE:
-        return f"{row.name} cannot be told apart from {words}."
+        return Standing("same", rival, p_value)
     better = (row.robust_accuracy.value or 0) > (rival.robust_accuracy.value or 0)
-    return f"{row.name} holds {'more' if better else 'less'} often than {words}."
+    return Standing("better" if better else "worse", rival, p_value)
 
 
-def _compare(row: SummaryRow, control: SummaryRow | None) -> str:
+def _compare(summary: Summary, row: SummaryRow) -> str:
     sentence = (
         f"{_SITUATIONS[row.protocol]} {row.name} holds on {percent(row.robust_accuracy.value)} "
         f"(95% interval {interval(row.robust_accuracy)})"
     )
-    if control is not None and row.p_value_control is not None:
-        rival = f"noise of the same norm holds on {percent(control.robust_accuracy.value)}"
-        p_value = row.p_value_control
-    elif row.p_value_undefended is not None:
-        rival, p_value = "against the undefended model it is", row.p_value_undefended
-    else:
+    found = standing(summary, row)
+    if found is None:
         return f"{sentence}."
-    chance = "may be chance" if p_value > SIGNIFICANCE else "is hardly chance"
-    joint = ", a" if control is not None and row.p_value_control is not None else " a"
-    return f"{sentence}; {rival}{joint} difference that {chance} (p = {p_value:.2g})."
+    chance = "may be chance" if found.p_value > SIGNIFICANCE else "is hardly chance"
+    rival = "against the undefended model it is a difference"
+    if found.rival.role == "control":
+        held = percent(found.rival.robust_accuracy.value)
+        rival = f"noise of the same norm holds on {held}, a difference"
+    return f"{sentence}; {rival} that {chance} (p = {found.p_value:.2g})."

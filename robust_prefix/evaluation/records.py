@@ -5,16 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from robust_prefix.errors import ArtifactError
+from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.tasks import Fields
 
 Role = Literal["undefended", "defense", "control"]
 RowProtocol = Literal["direct", "replay"]
 Outcome = Literal["succeeded", "failed", "skipped", "error"]
+
+UNDEFENDED = "none"
+"""Spec of the defence that is none."""
+
+RECORDED = "recorded"
+"""The setting that holds the hash of a recorded attack; other attacks have none."""
 
 ROLES: tuple[Role, ...] = ("undefended", "defense", "control")
 OUTCOMES: tuple[Outcome, ...] = ("succeeded", "failed", "skipped", "error")
@@ -125,7 +131,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that defines a run: two runs with equal manifests have equal records.
+    """Everything that defines one cell: two cells with equal manifests have equal records.
+
+    A cell is one run directory, one attack and one seed, with any number of defences and
+    protocols; an evaluation is one cell or a matrix of them.
 
     Attributes:
         task: name of the task.
@@ -134,13 +143,12 @@ class Manifest:
         model: name of the frozen model.
         prefix: fingerprint of the trained prefix.
         attack: canonical spec of the attack.
-        defense: canonical spec of the defence under test.
-        protocol: ``replay``, ``direct`` or ``worst``.
+        seed: seed of the cell.
         n: number of examples.
-        seed: seed of the run.
-        test_fingerprint: hash of the test split the examples were drawn from.
-        control: canonical spec of the equal-norm control, where there is one.
-        control_rms: root mean square of the control's noise.
+        test_fingerprint: hash of the rows the examples were drawn from.
+        defenses: canonical specs of the defences under test; ``none`` is in every cell unasked.
+        protocols: ``replay``, ``direct``, ``worst``: what was asked for, in that order.
+        controls: by defence, the canonical specs of its equal-norm controls, one a control seed.
         settings: anything else that results depend on, such as the dtype.
     """
 
@@ -150,14 +158,83 @@ class Manifest:
     model: str
     prefix: str
     attack: str
-    defense: str
-    protocol: str
-    n: int
     seed: int
+    n: int
     test_fingerprint: str
-    control: str | None = None
-    control_rms: float | None = None
+    defenses: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ("worst",)
+    controls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What tells this cell from the others of its matrix; key of what is stored about it."""
+        return cell_name(self.task, self.model, self.prefix, self.attack, self.seed)
+
+    @property
+    def rows(self) -> tuple[RowProtocol, ...]:
+        """The records a defended system gets at each example."""
+        asked: dict[RowProtocol, set[str]] = {
+            "replay": {"replay", "worst"},
+            "direct": {"direct", "worst"},
+        }
+        return tuple(row for row, names in asked.items() if names & set(self.protocols))
+
+    def rows_of(self, role: Role) -> tuple[RowProtocol, ...]:
+        """The records a system of ``role`` gets at each example.
+
+        The undefended one is attacked whatever was asked for: its adversaries are replayed. Those
+        of a recorded attack are shown to it too.
+        """
+        if role != "undefended":
+            return self.rows
+        return ("replay",) if RECORDED in self.settings else ("direct",)
+
+    @property
+    def total(self) -> int:
+        """How many records there are once all is done."""
+        return self.n * sum(len(self.rows_of(role)) for role in self.systems.values())
+
+    @property
+    def systems(self) -> dict[str, Role]:
+        """The role of each defence by its spec: undefended first, each control once."""
+        found: dict[str, Role] = {UNDEFENDED: "undefended"}
+        found |= dict.fromkeys(self.defenses, "defense")
+        for specs in self.controls.values():
+            found |= dict.fromkeys(specs, "control")
+        return found
+
+    @property
+    def tested(self) -> str:
+        """The defence that a headline is about: the first under test, or ``none``."""
+        return self.defenses[0] if self.defenses else UNDEFENDED
+
+    @property
+    def protocol(self) -> str:
+        """The protocol that a headline is about: the strictest; the first two give the third."""
+        return "worst" if {"replay", "direct"} <= set(self.protocols) else self.protocols[-1]
+
+    def key(self, defense: str, protocol: RowProtocol, example: int) -> Key:
+        """The key of one record of this cell."""
+        return Key(
+            self.task,
+            self.model,
+            self.prefix,
+            self.attack,
+            defense,
+            protocol,
+            example,
+            self.seed,
+        )
+
+    def probe_key(self, defense: str) -> str:
+        """Under which the checks of a system are stored; cells of one system share them."""
+        gradients = " gradients" if self.settings.get("threat.knowledge") == "gradient" else ""
+        return f"{self.task} {self.model} {self.prefix} {defense} seed={self.seed}{gradients}"
+
+    def state_key(self, defense: str) -> str:
+        """Under which it is stored what a universal attack found against a system."""
+        return f"{self.name} {defense}"
 
     def to_json(self) -> str:
         """The manifest as one line of JSON."""
@@ -172,14 +249,55 @@ class Manifest:
         """
         try:
             values: dict[str, Any] = json.loads(text)
-            for name in ("columns", "labels"):
+            for name in ("columns", "labels", "defenses", "protocols"):
                 values[name] = tuple(values[name])
+            values["controls"] = {name: tuple(of) for name, of in values["controls"].items()}
             return cls(**values)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(f"expected the manifest of a run, got {error}") from error
 
     def flat(self) -> dict[str, Any]:
-        """The fields in order, ``settings`` spread out under dotted names."""
+        """The fields in order, ``controls`` and ``settings`` spread out under dotted names."""
         values = dataclasses.asdict(self)
-        settings = values.pop("settings")
-        return values | {f"settings.{name}": settings[name] for name in sorted(settings)}
+        for name in ("controls", "settings"):
+            spread = values.pop(name)
+            values |= {f"{name}.{key}": spread[key] for key in sorted(spread)}
+        return values
+
+
+def cell_name(task: str, model: str, prefix: str, attack: str, seed: int) -> str:
+    """``Manifest.name`` of a cell whose manifest is not to be had, for want of its attack."""
+    return f"{task} {model} {prefix} {attack} seed={seed}"
+
+
+def require_same(stored: Sequence[Manifest], asked: Sequence[Manifest], place: str) -> None:
+    """Check that a run may go on in the file of another: it has all its cells, unchanged.
+
+    Raises:
+        ConfigError: a stored cell differs or is not asked for any more, or one is asked for twice.
+    """
+    by_name = {cell.name: cell for cell in asked}
+    if len(by_name) != len(asked):
+        raise ConfigError(
+            f"expected each cell once, got {[cell.name for cell in asked]}; "
+            "name each run, attack and seed once"
+        )
+    known = {cell.name for cell in stored}
+    new = [cell for cell in asked if cell.name not in known]
+    for cell in stored:
+        other = by_name.get(cell.name, new[0] if new else None)
+        if other is None:
+            raise ConfigError(
+                f"expected the cell {cell.name!r} as in {place}, got a matrix "
+                "without it; choose another folder or the same settings"
+            )
+        _require_equal(cell.flat(), Manifest.from_json(other.to_json()).flat(), place)
+
+
+def _require_equal(stored: dict[str, Any], asked: dict[str, Any], place: str) -> None:
+    for name in [*asked, *(name for name in stored if name not in asked)]:
+        if asked.get(name) != stored.get(name):
+            raise ConfigError(
+                f"expected {name} {stored.get(name)!r} as in {place}, "
+                f"got {asked.get(name)!r}; choose another folder or the same settings"
+            )

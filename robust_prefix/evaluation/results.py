@@ -1,28 +1,87 @@
-"""A run's records read back from its database."""
+"""What was recorded, read back from its database."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from robust_prefix.errors import ConfigError
+from robust_prefix.evaluation.counting import summarize
+from robust_prefix.evaluation.matrix_flags import matrix_flags
+from robust_prefix.evaluation.quality import Qualities, Quality, pair_key, read_qualities
 from robust_prefix.evaluation.records import Manifest, Record
 from robust_prefix.evaluation.store import RecordStore
-from robust_prefix.evaluation.summary import Summary, summarize
+from robust_prefix.evaluation.summary import Summary, SummaryRow
 
 
 @dataclass(frozen=True)
 class Results:
-    """A run read back: what it was, its records in order, and their summary."""
+    """A cell read back.
+
+    Attributes:
+        manifest: what it was.
+        records: in order.
+        summary: what they come to.
+        qualities: of those of their pairs of texts that were measured.
+        states: by defence, what a universal attack found against it and what that cost, see
+            ``once.fit``.
+    """
 
     manifest: Manifest
     records: tuple[Record, ...]
     summary: Summary
+    qualities: Qualities = field(default_factory=dict)
+    states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def quality(self, record: Record) -> Quality | None:
+        """That of the pair of texts of ``record``, where it was measured."""
+        return self.qualities.get(pair_key(record))
 
     @classmethod
-    def read(cls, store: RecordStore) -> Results:
-        """The run in ``store``.
+    def read(cls, store: RecordStore) -> list[Results]:
+        """The cells in ``store`` that have records, in order.
 
         Raises:
-            ConfigError: it has no records yet.
+            ConfigError: none has any yet.
         """
-        records = tuple(store.records())
-        return cls(store.manifest, records, summarize(records, store.manifest))
+        found = []
+        probes = store.items("probe")
+        qualities = read_qualities(store)
+        for manifest in store.manifests:
+            records = tuple(store.records(manifest))
+            if records:
+                known = {name: probes.get(manifest.probe_key(name)) for name in manifest.systems}
+                given = {name: probe for name, probe in known.items() if probe}
+                summary = summarize(records, manifest, given, qualities)
+                mine = {key: qualities[key] for key in map(pair_key, records) if key in qualities}
+                states = _states(store, manifest)
+                found.append(cls(manifest, records, summary, mine, states))
+        if not found:
+            raise ConfigError(
+                f"expected records in {store.path}, got a run without any; resume it first"
+            )
+        return list(_doubted(found))
+
+
+def _doubted(found: Sequence[Results]) -> Iterator[Results]:
+    """The same with the doubts that cells raise about one another."""
+    flags: dict[tuple[str, str], list[str]] = {}
+    for doubt in matrix_flags(found):
+        flags.setdefault((doubt.cell, doubt.defense), []).append(doubt.flag)
+    for run in found:
+        mine = {spec: raised for (cell, spec), raised in flags.items() if cell == run.manifest.name}
+        rows = tuple(_flagged(row, mine.get(row.defense, ())) for row in run.summary.rows)
+        yield dataclasses.replace(run, summary=Summary(run.manifest, rows))
+
+
+def _flagged(row: SummaryRow, flags: Sequence[str]) -> SummaryRow:
+    if row.protocol == "replay":  # it asks nobody, so it cannot be misled
+        return row
+    return dataclasses.replace(row, flags=(*row.flags, *flags))
+
+
+def _states(store: RecordStore, manifest: Manifest) -> dict[str, Mapping[str, Any]]:
+    found = {spec: store.find("state", manifest.state_key(spec)) for spec in manifest.systems}
+    return {spec: state for spec, state in found.items() if state is not None}

@@ -6,45 +6,39 @@ was killed and resumed ends in the same records as one that was not.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-import traceback
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from robust_prefix.errors import ConfigError, InputError, ResourceError, StorageError
+from robust_prefix.errors import ConfigError, InputError
+from robust_prefix.evaluation.once import fit, fitted, probe
 from robust_prefix.evaluation.protocols import (
-    PROTOCOLS,
     Attack,
     Classifier,
     Example,
+    RecordedAttack,
+    UniversalAttack,
 )
-from robust_prefix.evaluation.records import Key, Manifest, Outcome, Record, Role, RowProtocol
+from robust_prefix.evaluation.records import Key, Manifest, Record
 from robust_prefix.evaluation.store import RecordStore
+from robust_prefix.evaluation.trial import Perturb, System, Trial
 from robust_prefix.tasks import Fields
-
-# What no single example is to blame for: it would come again at every one of them.
-_STOPS_THE_RUN = (ConfigError, ResourceError, StorageError)
-
-
-@dataclass(frozen=True)
-class System:
-    """A classifier and what it is in the run for."""
-
-    role: Role
-    classifier: Classifier
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far a run is."""
 
-    done: int  # records in the store that belong to this run
+    done: int  # records in the store that belong to this cell
     total: int
     record: Record  # the one that just ended
+
+
+@dataclass(frozen=True)
+class Started:
+    """A record is about to be made; this is what it is if nothing more is ever heard of it."""
+
+    record: Record
 
 
 def evaluate(
@@ -52,13 +46,15 @@ def evaluate(
     attack: Attack,
     examples: Sequence[Example],
     store: RecordStore,
-    protocol: str,
-    seed: int,
+    manifest: Manifest,
+    *,
+    training: Callable[[], Sequence[Example]] = tuple,
+    others: Callable[[], Sequence[Example]] = tuple,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> None:
-    """Fill ``store`` with the records of ``examples`` under ``systems``.
+    """Fill ``store`` with the records of one cell.
 
-    The undefended system is attacked directly, whatever the protocol: its adversaries are what is
+    The undefended system is attacked directly, whatever the protocols: its adversaries are what is
     replayed. The others are shown those (``replay``), attacked themselves (``direct``), or both
     (``worst``). Records already in the store are not made again.
 
@@ -66,12 +62,13 @@ def evaluate(
     and a store that cannot be written end the run, which may be resumed.
 
     Args:
-        systems: exactly one of role ``undefended``, and any others.
+        systems: those that the manifest names, the undefended first.
         attack: what searches for adversaries.
         examples: what to attack, each index once.
-        store: where records go; its manifest must say the same attack, protocol and seed.
-        protocol: ``replay``, ``direct`` or ``worst``.
-        seed: seed of the run; each record's own seed is derived from it and the record's key.
+        store: where records go.
+        manifest: the cell of the store that these arguments fill.
+        training: gives training examples to an attack that looks for one change for all texts.
+        others: gives examples that are not attacked, for the checks to compare with.
         on_progress: called after each new record.
 
     Raises:
@@ -79,205 +76,104 @@ def evaluate(
         InputError: an example does not fit the task.
         StorageError, ResourceError: see above.
     """
-    undefended = _undefended(systems)
-    _check_manifest(store.manifest, undefended.classifier, attack, protocol, seed)
-    _check_examples(examples, undefended.classifier)
-    others = [system for system in systems if system is not undefended]
-    rows: tuple[RowProtocol, ...] = ("direct",) if protocol == "direct" else ("replay",)
-    if protocol == "worst":
-        rows = ("replay", "direct")
-    manifest = store.manifest
-    total = len(examples) * (1 + len(others) * len(rows))
-    done = 0
-
-    def row(system: System, example: Example, how: RowProtocol, source: Record | None) -> Record:
-        nonlocal done
-        key = Key(
-            task=manifest.task,
-            model=manifest.model,
-            prefix=manifest.prefix,
-            attack=attack.spec,
-            defense=system.classifier.defense.spec,
-            protocol=how,
-            example=example.index,
-            seed=seed,
-        )
-        record = store.get(key)
-        done += 1
-        if record is None:
-            record = _Trial(system, attack, example, key).run(source)
-            store.add(record)
-            if on_progress is not None:
-                on_progress(Progress(done, total, record))
-        return record
-
+    check_cell(manifest, systems, attack, examples)
+    perturbs: dict[str, Perturb] = {}
+    outside = functools.cache(others)
+    for system in systems:
+        key = manifest.probe_key(system.defense)
+        if system.role != "control" and store.find("probe", key) is None:
+            store.put("probe", key, probe(system, examples, outside(), manifest))
+        if isinstance(attack, UniversalAttack) and "direct" in manifest.rows_of(system.role):
+            key = manifest.state_key(system.defense)
+            state = store.find("state", key)
+            if state is None:
+                state = fit(system, attack, training(), manifest)
+                store.put("state", key, state)
+            perturbs[system.defense] = fitted(attack, state)
+    total = len(examples) * (manifest.total // manifest.n)
+    done = len(store.records(manifest))
     for example in examples:
-        source = row(undefended, example, "direct", None)
-        for system in others:
-            for how in rows:
-                row(system, example, how, source if how == "replay" else None)
+        for event in attack_example(systems, attack, example, manifest, store.get, perturbs):
+            if isinstance(event, Record):
+                store.add(event)
+                done += 1
+                if on_progress is not None:
+                    on_progress(Progress(done, total, event))
 
 
-class CountingVictim:
-    """A classifier as an attack sees it: fields in, float32 logits out, every text counted."""
+def attack_example(
+    systems: Sequence[System],
+    attack: Attack,
+    example: Example,
+    manifest: Manifest,
+    known: Callable[[Key], Record | None],
+    perturbs: Mapping[str, Perturb] | None = None,
+    leave_out: Collection[Key] = (),
+) -> Iterator[Started | Record]:
+    """Make the records of one example; each is announced when it starts and yielded when it ends.
 
-    def __init__(self, classifier: Classifier) -> None:
-        self._classifier = classifier
-        self.queries = 0
+    Args:
+        systems: the undefended first.
+        known: gives the records that are not to be made again.
+        perturbs: by defence, what is to attack it instead of ``attack`` itself.
+        leave_out: the keys of records that cannot be made.
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Label names, in the order of the logits' columns."""
-        return self._classifier.task.labels
+    Raises:
+        ConfigError, ResourceError, StorageError: the record that was announced last cannot be
+            made, nor can any other of its system and protocol.
+    """
+    source: Record | None = None
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the text columns."""
-        return self._classifier.task.columns
-
-    def logits(self, texts: Sequence[Fields]) -> np.ndarray:
-        """Scores of ``texts``: float32 ``(len(texts), classes)``.
-
-        Raises:
-            ArithmeticError: the classifier's answer has another shape or is not finite. Such an
-                answer has no argmax, so it must not pass for a prediction.
-        """
-        texts = list(texts)
-        expected = (len(texts), len(self.labels))
-        if not texts:
-            return np.zeros(expected, dtype=np.float32)
-        self.queries += len(texts)
-        logits = self._classifier.logits(texts).detach().cpu().float().numpy()
-        if logits.shape != expected or not np.isfinite(logits).all():
-            state = "finite" if np.isfinite(logits).all() else "not finite"
-            raise ArithmeticError(
-                f"expected finite logits of shape {expected}, got shape {logits.shape}, {state}"
-            )
-        return logits
-
-
-def example_seed(key: Key) -> int:
-    """A 32-bit seed that depends on nothing but ``key``, which holds the seed of the run."""
-    digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")
-
-
-class _Trial:
-    """One example under one system: what is known so far, so that a crash can still be recorded."""
-
-    def __init__(self, system: System, attack: Attack, example: Example, key: Key) -> None:
-        self.system = system
-        self.attack = attack
-        self.example = example
-        self.key = key
-        self.victim = CountingVictim(system.classifier)
-        self.original: tuple[int, float] | None = None
-        self.adversarial: Fields | None = None
-        self.answer: tuple[int, float] | None = None
-        self.queries = 0
-
-    def run(self, source: Record | None) -> Record:
-        """Attack, or replay the adversary of ``source`` where that is given."""
-        cost = self.system.classifier.defense.cost
-        cost.reset()
-        start = time.perf_counter()
-        message = ""
-        outcome: Outcome
-        try:
-            outcome = self._direct() if source is None else self._replay(source)
-            if outcome == "failed" and source is None and self.adversarial is not None:
-                message = "the attack reported an adversary, and it did not fool the model"
-        except _STOPS_THE_RUN:
-            raise
-        except Exception:  # a crash of one example must neither end the run nor pass for a defence
-            outcome, message = "error", traceback.format_exc()
-        return Record(
-            **self.key._asdict(),
-            role=self.system.role,
-            dynamic=self.system.classifier.defense.dynamic,
-            label=self.example.label,
-            original=self.example.fields,
-            adversarial=self.adversarial,
-            prediction_original=self.original and self.original[0],
-            prediction_adversarial=self.answer and self.answer[0],
-            margin_original=self.original and self.original[1],
-            margin_adversarial=self.answer and self.answer[1],
-            queries=self.queries,
-            model_queries=self.victim.queries,
-            forward_passes=float(cost.forward),
-            backward_passes=float(cost.backward),
-            seconds=time.perf_counter() - start,
-            outcome=outcome,
-            message=message,
-        )
-
-    def _direct(self) -> Outcome:
-        example = self.example
-        self.original = self._ask(example.fields)
-        if self.original[0] != example.label:
-            return "skipped"
-        attempt = self.attack.perturb(
-            self.victim, example.fields, example.label, example_seed(self.key)
-        )
-        self.queries = int(attempt.queries)
-        return self._judge(attempt.adversarial)
-
-    def _replay(self, source: Record) -> Outcome:
-        if source.outcome == "error":
+    def find() -> Fields | None:
+        if isinstance(attack, RecordedAttack):
+            return attack.adversary(example.index)
+        if source is None or source.outcome == "error":
             raise RuntimeError("the attack on the undefended model crashed: nothing to replay")
-        self.original = self._ask(self.example.fields)
-        if self.original[0] != self.example.label:
-            return "skipped"
-        return self._judge(source.adversarial if source.outcome == "succeeded" else None)
+        return source.adversarial if source.outcome == "succeeded" else None
 
-    def _judge(self, adversarial: Fields | None) -> Outcome:
-        """Believe no report: ask the system about the adversary once more."""
-        if adversarial is None:
-            return "failed"
-        columns = self.victim.columns
-        if len(adversarial) != len(columns) or not all(isinstance(x, str) for x in adversarial):
-            raise TypeError(f"expected an adversary of columns {columns}, got {adversarial!r}")
-        self.adversarial = tuple(adversarial)
-        self.answer = self._ask(self.adversarial)
-        return "succeeded" if self.answer[0] != self.example.label else "failed"
-
-    def _ask(self, fields: Fields) -> tuple[int, float]:
-        """Predicted class, and the logit of the true class minus the best other."""
-        logits = self.victim.logits([fields])[0]
-        others = np.delete(logits, self.example.label)
-        return int(logits.argmax()), float(logits[self.example.label] - others.max())
+    for system in systems:
+        for protocol in manifest.rows_of(system.role):
+            key = manifest.key(system.defense, protocol, example.index)
+            record = known(key)
+            if record is None and key not in leave_out:
+                trial = Trial(system, example, key, attack.goal)
+                yield Started(trial.record("error"))
+                perturb = (perturbs or {}).get(system.defense, attack.perturb)
+                record = trial.direct(perturb) if protocol == "direct" else trial.replay(find)
+                yield record
+            if system.role == "undefended":
+                source = record
 
 
-def _undefended(systems: Sequence[System]) -> System:
-    found = [system for system in systems if system.role == "undefended"]
-    if len(found) != 1:
-        raise ConfigError(f"expected exactly one undefended system, got {len(found)}")
-    specs = [system.classifier.defense.spec for system in systems]
-    for spec in specs:
-        if specs.count(spec) > 1:
-            raise ConfigError(f"expected each defence once, got {spec!r} {specs.count(spec)} times")
-    return found[0]
-
-
-def _check_manifest(
-    manifest: Manifest, classifier: Classifier, attack: Attack, protocol: str, seed: int
+def check_cell(
+    manifest: Manifest, systems: Sequence[System], attack: Attack, examples: Sequence[Example]
 ) -> None:
-    if protocol not in PROTOCOLS:
-        raise ConfigError(f"expected a protocol ({', '.join(PROTOCOLS)}), got {protocol!r}")
+    """Check that systems, attack and examples are those of the manifest and fit one another.
+
+    Raises:
+        ConfigError: something is not what the manifest says.
+        InputError: an example does not fit the task.
+    """
+    if not systems or systems[0].role != "undefended":
+        raise ConfigError(f"expected the undefended system first, got {systems[:1]}")
+    classifier = systems[0].classifier
     asked = {
         "task": classifier.task.name,
         "columns": classifier.task.columns,
         "labels": classifier.task.labels,
         "attack": attack.spec,
-        "protocol": protocol,
-        "seed": seed,
+        "systems": {system.defense: system.role for system in systems},
     }
     for name, value in asked.items():
         if getattr(manifest, name) != value:
             raise ConfigError(
-                f"expected {name} {getattr(manifest, name)!r} as the store's manifest says, "
-                f"got {value!r}; open the store with the manifest of this run"
+                f"expected {name} {getattr(manifest, name)!r} as the manifest says, got {value!r}; "
+                "open the store with the manifest of this run"
             )
+    if len(systems) != len(manifest.systems):
+        specs = [system.defense for system in systems]
+        raise ConfigError(f"expected each defence once, got {specs}")
+    _check_examples(examples, classifier)
 
 
 def _check_examples(examples: Sequence[Example], classifier: Classifier) -> None:

@@ -11,6 +11,8 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
+_PERMUTATIONS = 9999
+_BATCH = 1000  # permutations in memory at once
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,52 @@ def wilson(successes: int, n: int) -> Estimate:
     return Estimate(value, max(low, 0.0), min(high, 1.0))
 
 
+def pooled_proportion(successes: Sequence[int], trials: Sequence[int], seed: int = 0) -> Estimate:
+    """A proportion of trials that come in clusters, such as one example under several seeds.
+
+    The trials of one example are not independent, so clusters are resampled, not trials. Where all
+    trials of a cluster agree there is nothing but clusters to count, and the interval is Wilson's.
+
+    Args:
+        successes: of each cluster.
+        trials: of each cluster.
+    """
+    pairs = [(s, t) for s, t in zip(successes, trials, strict=True) if t]
+    won, total = sum(successes), sum(trials)
+    same_size = len({t for _, t in pairs}) <= 1
+    if won in (0, total) or (same_size and all(s in (0, t) for s, t in pairs)):
+        return wilson(len(pairs) * won // total if total else 0, len(pairs))
+    found = bootstrap_ratio(successes, trials, seed)
+    return wilson(0, 0) if found is None else found
+
+
 def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Estimate | None:
     """A mean with its percentile bootstrap interval (Efron, Ann. Statist. 1979).
 
     The resampling is seeded: equal values give equal intervals. None without values.
     """
-    if not values:
+    return bootstrap_ratio(values, [1] * len(values), seed)
+
+
+def bootstrap_ratio(sums: Sequence[float], counts: Sequence[int], seed: int = 0) -> Estimate | None:
+    """A mean over clusters of values, resampled by cluster, as ``bootstrap_mean``.
+
+    Args:
+        sums: of the values of each cluster.
+        counts: how many values each has; clusters without any are left out.
+    """
+    pairs = [(value, count) for value, count in zip(sums, counts, strict=True) if count]
+    if not pairs:
         return None
-    sample = np.asarray(values, dtype=np.float64)
-    mean = math.fsum(values) / len(values)
-    if np.ptp(sample) == 0:  # one value, or all the same: every resample is the sample
+    sample = np.asarray(pairs, dtype=np.float64).T
+    mean = math.fsum(sample[0]) / math.fsum(sample[1])
+    if np.ptp(sample[0] / sample[1]) == 0:  # one cluster, or all the same: so is every resample
         return Estimate(mean, mean, mean)
     found = stats.bootstrap(
-        (sample,),
-        np.mean,
+        (sample[0], sample[1]),
+        lambda values, sizes, axis: values.sum(axis) / sizes.sum(axis),
+        paired=True,
+        vectorized=True,
         confidence_level=CONFIDENCE,
         n_resamples=_RESAMPLES,
         method="percentile",
@@ -81,3 +115,32 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     if discordant == 0:
         return 1.0
     return float(stats.binomtest(only_first, discordant, 0.5).pvalue)
+
+
+def sign_flip(differences: Sequence[int], seed: int = 0) -> float:
+    """The p-value of the paired permutation test that differences are as often for as against.
+
+    Under the null each example's difference may as well have the other sign. Where all differences
+    other than 0 are of one size the test is McNemar's, exactly; otherwise scipy goes through all
+    signs or, of too many, draws some.
+
+    Args:
+        differences: of each example, as whole numbers: held times the number of control seeds,
+            less how many of these held.
+
+    Returns:
+        The two-sided p-value; 1 where nothing differs.
+    """
+    moved = [value for value in differences if value]
+    if len({abs(value) for value in moved}) <= 1:
+        return mcnemar([value > 0 for value in moved], [value < 0 for value in moved])
+    found = stats.permutation_test(
+        (np.asarray(moved),),
+        lambda values, axis: values.sum(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=_PERMUTATIONS,
+        batch=_BATCH,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)

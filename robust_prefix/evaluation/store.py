@@ -1,20 +1,26 @@
-"""The run's database: one SQLite file, one committed row an example, one writer at a time."""
+"""An evaluation's database: one SQLite file, one committed row a record, one writer at a time."""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from robust_prefix.errors import ArtifactError, ConfigError, StorageError
-from robust_prefix.evaluation.records import ROLES, Key, Manifest, Record
+from filelock import FileLock, Timeout
 
-SCHEMA_VERSION = 1
+from robust_prefix.errors import ArtifactError, ConfigError, StorageError
+from robust_prefix.evaluation.records import ROLES, Key, Manifest, Record, require_same
+
+SCHEMA_VERSION = 2
+
+_PATIENCE = 30.0  # seconds
 
 _TYPES = {
     "dynamic": "INTEGER NOT NULL",
@@ -34,61 +40,68 @@ _TYPES = {
 }
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
 _JSON_COLUMNS = ("original", "adversarial")
-_CREATE = f"""
+_CREATE = (
+    "CREATE TABLE run (schema_version INTEGER NOT NULL)",
+    f"INSERT INTO run VALUES ({SCHEMA_VERSION})",
+    "CREATE TABLE cell (place INTEGER PRIMARY KEY, manifest TEXT NOT NULL)",
+    "CREATE TABLE side (kind TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, key))",
+    f"""
     CREATE TABLE record (
         {", ".join(f"{name} {_TYPES.get(name, 'TEXT NOT NULL')}" for name in _COLUMNS)},
         PRIMARY KEY ({", ".join(Key._fields)})
     )
-"""
+    """,
+)
 _INSERT = f"INSERT INTO record VALUES ({', '.join('?' * len(_COLUMNS))})"
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM record"
+_CELL = ("task", "model", "prefix", "attack", "seed")
+_BY_CELL = " AND ".join(f"{name} = ?" for name in _CELL)
 _BY_KEY = " AND ".join(f"{name} = ?" for name in Key._fields)
 
 
 class RecordStore:
-    """The records of one run in one SQLite file.
+    """The records of an evaluation in one SQLite file, whether of one cell or of a matrix.
 
     A record is on disk when ``add`` returns, whatever happens to the process after that. While a
-    store is open with a manifest no other process can open the file.
+    store is open with manifests no other process can write to the file; reading is free to all.
 
     Args:
-        path: the file; made, with its folder, where it is missing and a manifest is given.
-        manifest: what the run is; must equal that of an existing file. Without it an existing
-            file is opened to be read.
+        path: the file; made, with its folder, where it is missing and manifests are given.
+        manifests: the cells, in order. An existing file must hold no others, and none that
+            differs; new ones are added to it. Without them an existing file is opened to be read.
 
     Raises:
         ConfigError: the file belongs to another run or another version of the schema.
         ArtifactError: there is no such file, or it is not a run's database.
-        StorageError: another process has it open, or the system refuses to read or write it.
+        StorageError: another process writes to it, or the system refuses to read or write it.
     """
 
-    def __init__(self, path: str | Path, manifest: Manifest | None = None) -> None:
+    def __init__(
+        self, path: str | Path, manifests: Manifest | Sequence[Manifest] | None = None
+    ) -> None:
         self.path = Path(path)
-        with self._explained("open"):
-            if manifest is None and not self.path.is_file():
+        writing = manifests is not None
+        with ExitStack() as closing, self._explained("open"):
+            if writing:
+                closing.enter_context(self._locked())
+            elif not self.path.is_file():
                 raise ArtifactError(
                     f"expected a run's database at {self.path}, got nothing there; "
                     "run an attack with this folder as --out"
                 )
-            if manifest is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            mode = "rw" if manifest is None else "rwc"
             self._connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode={mode}",
+                f"{self.path.absolute().as_uri()}?mode={'rwc' if writing else 'rw'}",
                 uri=True,
-                timeout=0.5,
+                timeout=_PATIENCE,  # readers and the one writer take turns
                 isolation_level=None,  # each statement commits itself unless BEGIN says otherwise
             )
-        try:
-            with self._explained("open"):
-                if manifest is not None:
-                    self._claim(manifest)
-                self.manifest = self._read_manifest()
-            if manifest is not None:
-                self._require_same(manifest)
-        except BaseException:
-            self.close()
-            raise
+            closing.callback(self._connection.close)
+            if manifests is None:
+                self.manifests = self._read_manifests()
+            else:
+                asked = [manifests] if isinstance(manifests, Manifest) else list(manifests)
+                self.manifests = self._claim(asked)
+            self._closing = closing.pop_all()
 
     def add(self, record: Record) -> None:
         """Write ``record`` and wait until it is on disk.
@@ -119,15 +132,54 @@ class RecordStore:
         with self._explained("read"):
             return int(self._connection.execute("SELECT count(*) FROM record").fetchone()[0])
 
-    def records(self) -> list[Record]:
-        """Every record, ordered by example, role, defence and protocol."""
+    def records(self, manifest: Manifest | None = None) -> list[Record]:
+        """The records of one cell, or of all in their order.
+
+        Those of a cell are ordered by example, role, defence and protocol.
+        """
+        if manifest is None:
+            return [record for cell in self.manifests for record in self.records(cell)]
         rank = " ".join(f"WHEN '{role}' THEN {place}" for place, role in enumerate(ROLES))
-        order = f"example, CASE role {rank} END, defense, protocol, attack, seed"
-        return list(self._select(f"{_SELECT} ORDER BY {order}"))
+        order = f"example, CASE role {rank} END, defense, protocol"
+        cell = tuple(getattr(manifest, name) for name in _CELL)
+        return list(self._select(f"{_SELECT} WHERE {_BY_CELL} ORDER BY {order}", cell))
+
+    def put(self, kind: str, key: str, value: Any) -> None:
+        """Keep a value that is no record: what was computed once for many of them.
+
+        Args:
+            kind: ``state`` (what a universal attack found), ``probe`` (checks of a system),
+                ``quality`` (of a pair of texts) or ``missing`` (why there are no records).
+            key: what the value is about; a value that is there already is replaced.
+            value: anything that JSON holds.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        with self._explained("write"):
+            self._connection.execute(
+                "INSERT OR REPLACE INTO side VALUES (?, ?, ?)", (kind, key, json.dumps(value))
+            )
+
+    def find(self, kind: str, key: str) -> Any | None:
+        """The value that was put, or None."""
+        return self.items(kind, key).get(key)
+
+    def items(self, kind: str, key: str | None = None) -> dict[str, Any]:
+        """All values of a kind by key, in the order of their keys; or the one of ``key``."""
+        query = "SELECT key, value FROM side WHERE kind = ? AND key = ifnull(?, key) ORDER BY key"
+        with self._explained("read"):
+            rows = self._connection.execute(query, (kind, key)).fetchall()
+        return {name: json.loads(value) for name, value in rows}
+
+    def remove(self, kind: str, key: str) -> None:
+        """Forget a value; nothing happens where there is none."""
+        with self._explained("write"):
+            self._connection.execute("DELETE FROM side WHERE kind = ? AND key = ?", (kind, key))
 
     def close(self) -> None:
         """Let go of the file."""
-        self._connection.close()
+        self._closing.close()
 
     def __enter__(self) -> Self:
         return self
@@ -140,53 +192,63 @@ class RecordStore:
     ) -> None:
         self.close()
 
-    def _claim(self, manifest: Manifest) -> None:
-        """Lock the file for this process and make the tables where it is new.
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold a lock that the system drops when this process dies, kill -9 included."""
+        folder = self.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        lock = FileLock(f"{self.path}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise self._in_use() from None
+        try:
+            yield
+        finally:
+            # Removed while still held: whoever comes next makes a new one.
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
 
-        An exclusive lock taken by a transaction stays until the connection closes or the process
-        dies, kill -9 included: the operating system drops it, no lock file is left behind.
-        """
+    def _claim(self, asked: list[Manifest]) -> tuple[Manifest, ...]:
+        """Make the tables where the file is new; check and note the cells."""
         connection = self._connection
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("BEGIN IMMEDIATE")
         try:
             if not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                connection.execute("CREATE TABLE run (schema_version INTEGER, manifest TEXT)")
-                connection.execute(_CREATE)
-                run = (SCHEMA_VERSION, manifest.to_json())
-                connection.execute("INSERT INTO run VALUES (?, ?)", run)
+                for statement in _CREATE:
+                    connection.execute(statement)
+            stored = self._read_manifests()
+            require_same(stored, asked, f"the run stored in {self.path}")
+            if len(stored) != len(asked):
+                connection.execute("DELETE FROM cell")
+                cells = [(place, cell.to_json()) for place, cell in enumerate(asked)]
+                connection.executemany("INSERT INTO cell VALUES (?, ?)", cells)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+        return tuple(asked)
 
-    def _read_manifest(self) -> Manifest:
+    def _read_manifests(self) -> tuple[Manifest, ...]:
         tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master")}
         if not {"run", "record"} <= tables:
             raise ArtifactError(
                 f"expected a run's database at {self.path}, got another SQLite file; "
                 "choose another folder"
             )
-        row = self._connection.execute("SELECT schema_version, manifest FROM run").fetchone()
+        row = self._connection.execute("SELECT schema_version FROM run").fetchone()
         if row is None or row[0] != SCHEMA_VERSION:
             found = None if row is None else row[0]
             raise ConfigError(
                 f"expected schema version {SCHEMA_VERSION} in {self.path}, got {found}; "
                 "start the run anew in another folder"
             )
-        return Manifest.from_json(row[1])
-
-    def _require_same(self, manifest: Manifest) -> None:
-        stored = Manifest.from_json(self.manifest.to_json()).flat()
-        asked = Manifest.from_json(manifest.to_json()).flat()
-        for name in [*asked, *(name for name in stored if name not in asked)]:
-            if asked.get(name) != stored.get(name):
-                raise ConfigError(
-                    f"expected {name} {stored.get(name)!r} as in the run stored in {self.path}, "
-                    f"got {asked.get(name)!r}; choose another folder or the same settings"
-                )
+        rows = self._connection.execute("SELECT manifest FROM cell ORDER BY place").fetchall()
+        return tuple(Manifest.from_json(text) for (text,) in rows)
 
     def _select(self, query: str, parameters: tuple[Any, ...] = ()) -> Iterator[Record]:
         with self._explained("read"):
@@ -199,6 +261,12 @@ class RecordStore:
                     values[name] = tuple(json.loads(values[name]))
             yield Record(**values)
 
+    def _in_use(self) -> StorageError:
+        return StorageError(
+            f"expected {self.path} to be free, got it in use by another live process; "
+            "wait for that run or stop it"
+        )
+
     @contextmanager
     def _explained(self, action: str) -> Iterator[None]:
         """Say what to do about what SQLite or the system refuses."""
@@ -207,10 +275,7 @@ class RecordStore:
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise StorageError(
-                    f"expected {self.path} to be free, got it in use by another live process; "
-                    "wait for that run or stop it"
-                ) from error
+                raise self._in_use() from error
             if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
                 raise ArtifactError(
                     f"expected a run's database at {self.path}, got {str(error)!r}; "

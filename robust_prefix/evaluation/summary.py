@@ -1,49 +1,63 @@
-"""From records to accuracies, each with its interval, and to the flags that qualify them."""
+"""A cell in numbers: one row for each system and protocol, each share with its interval."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from robust_prefix.errors import ConfigError, unknown_name
-from robust_prefix.evaluation.cells import Cells, Protocols, group, held_on_shared
-from robust_prefix.evaluation.flags import control_flags, trust_flags
+from robust_prefix.evaluation.costs import ESTIMATES, Costs
+from robust_prefix.evaluation.curves import QueryCurve
+from robust_prefix.evaluation.names import short_name as short_name
 from robust_prefix.evaluation.protocols import PROTOCOLS
-from robust_prefix.evaluation.records import Manifest, Record, Role
-from robust_prefix.evaluation.statistics import Estimate, bootstrap_mean, mcnemar, wilson
+from robust_prefix.evaluation.records import Manifest, Role
+from robust_prefix.evaluation.statistics import Estimate
+
+# Estimates that may be None; each has its interval beside it all the same.
+_ESTIMATES = ("queries_mean", *ESTIMATES)
+
+_UNWRITTEN = ("label", "seconds")
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One system under one protocol.
+    """One system under one protocol; of a control, all its seeds in one row.
 
     Attributes:
         role: what the system is in the run for.
-        defense: canonical spec.
+        defense: canonical spec; of a control with several seeds their common one.
+        label: its short name, with whatever settings tell it from the others of its cell.
+        control_of: the defence that a control stands beside, its canonical spec.
+        seeds: how many controls are pooled in the row; 1 for anything else.
         dynamic: whether it optimises at inference.
-        protocol: ``replay``, ``direct`` or ``worst``; an undefended system has only ``direct``,
-            which stands for all three.
+        protocol: ``replay``, ``direct`` or ``worst``; an undefended system has only one row, which
+            stands for all three.
         n: examples counted.
-        succeeded, failed, skipped, errors: their outcomes, adding up to ``n``.
+        succeeded, failed, skipped, errors: their outcomes, adding up to ``n`` times ``seeds``.
         unverified: failed ones among them for which the attack had claimed success.
-        clean_accuracy: share of the ``n`` originals that are classified right.
+        clean_accuracy: share of the ``n`` originals that are classified right, the mean over
+            seeds; with the interval of ``pooled_proportion``, which is Wilson's for one seed.
         robust_accuracy: share of the ``n`` that are right and held; skipped and errors did not.
         attack_success_rate: succeeded / (succeeded + failed).
         queries_mean: mean of the attack's own count over attacked examples, with a bootstrap
             interval; 0 for a replay, which asks this system nothing.
         forward_passes, backward_passes: per prediction, in full passes; None without predictions.
         p_value_undefended: McNemar's exact p-value against the undefended system.
-        p_value_control: the same against the control at the same protocol.
+        p_value_control: of the sign-flip test against the control at the same protocol, its seeds
+            averaged; for one seed the same as McNemar's.
+        costs: of attacker, reader and defender.
+        curve: robust accuracy by queries allowed; of a ``direct`` row alone.
         flags: what a reader has to know before believing the numbers.
         seconds: wall-clock time; differs between equal runs and so is in no output.
     """
 
     role: Role
     defense: str
+    label: str
+    control_of: str | None
+    seeds: int
     dynamic: bool
     protocol: str
     n: int
@@ -60,31 +74,38 @@ class SummaryRow:
     backward_passes: float | None
     p_value_undefended: float | None
     p_value_control: float | None
+    costs: Costs
+    curve: QueryCurve | None
     flags: tuple[str, ...]
     seconds: float
 
     @property
     def name(self) -> str:
-        """The defence without its settings, or ``undefended``."""
-        return "undefended" if self.role == "undefended" else short_name(self.defense)
+        """The defence as a table calls it, or ``undefended``."""
+        return "undefended" if self.role == "undefended" else self.label
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain JSON values, rounded, the same for equal runs."""
-        row = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "seconds"
-        }
         flat: dict[str, Any] = {}
-        for name, value in row.items():
-            if isinstance(value, Estimate) or name == "queries_mean":
+        for name, value in self._values():
+            if isinstance(value, Estimate) or name in _ESTIMATES:
                 flat[name] = None if value is None else _rounded(value.value)
                 flat[f"{name}_interval"] = value and [_rounded(bound) for bound in value.interval]
+            elif isinstance(value, QueryCurve):
+                flat[name] = value.to_dict()
             elif isinstance(value, float):
                 flat[name] = _rounded(value)
             else:
                 flat[name] = list(value) if isinstance(value, tuple) else value
         return flat
+
+    def _values(self) -> Iterator[tuple[str, Any]]:
+        """What ``to_dict`` writes, under its names there."""
+        for field in dataclasses.fields(self):
+            if field.name == "costs":
+                yield from self.costs.items()
+            elif field.name not in _UNWRITTEN:
+                yield field.name, getattr(self, field.name)
 
 
 @dataclass(frozen=True)
@@ -101,7 +122,7 @@ class Summary:
         return tuple(name for name in PROTOCOLS if name in found)
 
     def at(self, protocol: str) -> tuple[SummaryRow, ...]:
-        """The rows to be compared at ``protocol``: undefended first, then defences, controls."""
+        """The rows to be compared: undefended first, then each defence before its control."""
         return tuple(
             row for row in self.rows if row.role == "undefended" or row.protocol == protocol
         )
@@ -125,6 +146,13 @@ class Summary:
             f"({', '.join(sorted(known))}), got {protocol!r}"
         )
 
+    def control(self, row: SummaryRow) -> SummaryRow | None:
+        """The control beside the defence of ``row`` at its protocol, if there is one."""
+        return next(
+            (r for r in self.at(row.protocol) if r.control_of == row.defense),
+            None,
+        )
+
     def role(self, role: Role, protocol: str) -> SummaryRow | None:
         """The first row of ``role`` at ``protocol``, if there is one."""
         return next((row for row in self.at(protocol) if row.role == role), None)
@@ -141,46 +169,24 @@ class Summary:
         """Wall-clock time of all records."""
         return sum(row.seconds for row in self.rows if row.protocol != "worst")
 
-    def to_dict(self) -> dict[str, Any]:
-        """The headline of the defence under test, the manifest and every row.
+    @property
+    def headline(self) -> dict[str, Any]:
+        """``headline`` of the first defence under test at the strictest protocol.
 
-        A run stopped before the first record of that defence has no headline, only a flag.
+        A run stopped before the first record of that defence has none, only a flag.
         """
         try:
-            front = headline(self, self.manifest.defense, self.manifest.protocol)
+            return headline(self, self.manifest.tested, self.manifest.protocol)
         except ConfigError:
-            front = {"flags": [f"incomplete: nothing yet about {self.manifest.defense}"]}
+            return {"flags": [f"incomplete: nothing yet about {self.manifest.tested}"]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The headline, the manifest and every row."""
         return {
-            **front,
+            **self.headline,
             "manifest": dataclasses.asdict(self.manifest),
             "rows": [row.to_dict() for row in self.rows],
         }
-
-
-def short_name(spec: str) -> str:
-    """A spec without its settings: ``a(x=1)+b`` is ``a+b``."""
-    return re.sub(r"\([^()]*\)", "", spec)
-
-
-def summarize(records: Iterable[Record], manifest: Manifest) -> Summary:
-    """Count ``records``, which belong to the run of ``manifest``.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    systems = group(records)
-    if not systems:
-        raise ConfigError("expected records, got a run without any; resume it first")
-    baselines: dict[str, Protocols] = {}
-    for (role, _), protocols in systems.items():
-        baselines.setdefault(role, protocols)
-    rows = [
-        _row(role, defense, protocol, protocols, baselines, manifest)
-        for (role, defense), protocols in systems.items()
-        for protocol in PROTOCOLS
-        if protocols.get(protocol)
-    ]
-    return Summary(manifest, tuple(rows))
 
 
 def headline(summary: Summary, defense: str, protocol: str) -> dict[str, Any]:
@@ -192,71 +198,19 @@ def headline(summary: Summary, defense: str, protocol: str) -> dict[str, Any]:
     row = summary.row(defense, protocol)
     manifest = summary.manifest
     undefended = summary.role("undefended", protocol)
-    control = summary.role("control", protocol)
+    control = summary.control(row)
     return {
         "task": manifest.task,
         "model": manifest.model,
         "prefix": manifest.prefix,
         "attack": manifest.attack,
         "seed": manifest.seed,
-        **row.to_dict(),
+        **{name: value for name, value in row.to_dict().items() if name != "curve"},
         "protocol": protocol,
         "undefended_robust_accuracy": undefended and _rounded(undefended.robust_accuracy.value),
         "control": control and control.defense,
         "control_robust_accuracy": control and _rounded(control.robust_accuracy.value),
     }
-
-
-def _row(
-    role: Role,
-    defense: str,
-    protocol: str,
-    protocols: Protocols,
-    baselines: Mapping[str, Protocols],
-    manifest: Manifest,
-) -> SummaryRow:
-    cells = protocols[protocol]
-    outcomes = [cell.outcome for cell in cells.values()]
-    records = [record for cell in cells.values() for record in cell.records]
-    n, succeeded, failed = len(cells), outcomes.count("succeeded"), outcomes.count("failed")
-    queries = [c.queries for c in cells.values() if c.outcome in ("succeeded", "failed")]
-    predictions = sum(record.model_queries for record in records)
-    defended = role == "defense"
-    undefended = baselines.get("undefended", {}).get("direct", {}) if defended else {}
-    control = baselines.get("control", {}).get(protocol, {}) if defended else {}
-    row = SummaryRow(
-        role=role,
-        defense=defense,
-        dynamic=records[0].dynamic,
-        protocol=protocol,
-        n=n,
-        succeeded=succeeded,
-        failed=failed,
-        skipped=outcomes.count("skipped"),
-        errors=outcomes.count("error"),
-        unverified=sum(record.unverified for record in records),
-        clean_accuracy=wilson(sum(cell.clean for cell in cells.values()), n),
-        robust_accuracy=wilson(sum(cell.held for cell in cells.values()), n),
-        attack_success_rate=wilson(succeeded, succeeded + failed),
-        queries_mean=bootstrap_mean(queries, seed=manifest.seed),
-        forward_passes=_per(records, "forward_passes", predictions),
-        backward_passes=_per(records, "backward_passes", predictions),
-        p_value_undefended=_p_value(cells, undefended),
-        p_value_control=_p_value(cells, control),
-        flags=(),
-        seconds=math.fsum(record.seconds for record in records),
-    )
-    flags = [*trust_flags(row, protocols, manifest), *control_flags(row, cells, control)]
-    return dataclasses.replace(row, flags=tuple(flags))
-
-
-def _p_value(cells: Cells, others: Cells) -> float | None:
-    held, other_held = held_on_shared(cells, others)
-    return mcnemar(held, other_held) if held else None
-
-
-def _per(records: Sequence[Record], name: str, predictions: int) -> float | None:
-    return math.fsum(getattr(r, name) for r in records) / predictions if predictions else None
 
 
 def _rounded(value: float | None) -> float | None:

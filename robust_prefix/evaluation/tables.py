@@ -1,6 +1,9 @@
-"""A run in the terminal: its table, its flags in words, an adversary with its changed words."""
+"""Results in the terminal: tables, flags in words, adversaries with their changed words."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -8,21 +11,32 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from robust_prefix.evaluation.compare import ComparedRow, Comparison
 from robust_prefix.evaluation.diff import Segment, word_diff
 from robust_prefix.evaluation.flags import SIGNIFICANCE
-from robust_prefix.evaluation.reading import (
-    flag_notes,
+from robust_prefix.evaluation.formats import (
     interval,
     passes,
     percent,
+    points,
     queries,
+)
+from robust_prefix.evaluation.matrix import Entry, build_matrix
+from robust_prefix.evaluation.names import distinct_names, short_name
+from robust_prefix.evaluation.reading import (
+    FlagNote,
+    flag_notes,
     read,
+    shared_notes,
+    standing,
     verdict,
 )
 from robust_prefix.evaluation.records import Record
-from robust_prefix.evaluation.statistics import Estimate
-from robust_prefix.evaluation.summary import Summary, SummaryRow, short_name
+from robust_prefix.evaluation.summary import Summary, SummaryRow
 from robust_prefix.evaluation.visible import escape_hidden
+
+if TYPE_CHECKING:
+    from robust_prefix.evaluation.results import Results
 
 _OUTCOME_STYLES = {"succeeded": "red", "failed": "green", "skipped": "dim", "error": "magenta"}
 
@@ -46,7 +60,7 @@ def summary_table(summary: Summary) -> RenderableType:
     for protocol in summary.protocols:
         table.add_row(Text(protocol, style="bold"))
         for row in summary.at(protocol):
-            table.add_row(*_cells(row, summary.role("control", protocol)))
+            table.add_row(*_cells(row, _style(summary, row)))
         table.add_row()
     parts: list[RenderableType] = [title, Text(), table]
     if verdict(summary):
@@ -55,10 +69,7 @@ def summary_table(summary: Summary) -> RenderableType:
     notes = flag_notes(summary)
     if notes:
         parts += [Text(), Text("Beware", style="bold yellow")]
-    for note in notes:
-        about = f" [{'; '.join(note.about)}]" if note.about else ""
-        meaning = f"\n{note.meaning}" if note.meaning else ""
-        parts.append(_item(Text.assemble((note.flag, "yellow"), about, (meaning, "dim"))))
+    parts += map(_note, notes)
     return Group(*parts)
 
 
@@ -92,7 +103,109 @@ def record_panel(record: Record, labels: tuple[str, ...]) -> RenderableType:
     return table
 
 
-def _cells(row: SummaryRow, control: SummaryRow | None) -> list[Text]:
+def examples_shown(run: Results, count: int) -> RenderableType:
+    """At most ``count`` adversaries of a cell: what fooled the defence under test comes first."""
+
+    def order(record: Record) -> tuple[bool, ...]:
+        fooled = record.outcome == "succeeded"
+        tested = record.defense == run.manifest.tested
+        return (not fooled, not tested, record.protocol != "direct", record.role == "control")
+
+    # sorted() is stable: the order of examples stays
+    found = sorted((r for r in run.records if r.adversarial is not None), key=order)[:count]
+    if not found:
+        return Text("No adversary was found.", style="dim")
+    return Group(*(Padding(record_panel(r, run.manifest.labels), (0, 0, 1, 0)) for r in found))
+
+
+def matrix_table(runs: Sequence[Results], missing: Mapping[str, str]) -> RenderableType:
+    """Several cells for ``rich``: robust accuracy by attack and defence, the control's beside it.
+
+    Args:
+        missing: by the name of a cell, why it has no records, or not all.
+    """
+    matrix = build_matrix(runs)
+    parts: list[RenderableType] = []
+    for group in matrix.groups:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+        table.add_column("attack", overflow="fold", vertical="middle")
+        for name in ("undefended", *matrix.defenses):
+            table.add_column(name, justify="right", overflow="fold", vertical="bottom")
+        for row in group.rows:
+            summary = runs[row.number - 1].summary
+            undefended = row.undefended.robust_accuracy.value if row.undefended else None
+            entries = [_entry(summary, entry) for entry in row.entries]
+            table.add_row(Text(row.label), Text(percent(undefended)), *entries)
+        parts += [Text(group.label, style="bold"), table, Text()]
+    parts.append(
+        Text(
+            "Robust accuracy at the strictest protocol; in parentheses the control's.", style="dim"
+        )
+    )
+    notes = shared_notes(runs)
+    if notes:
+        parts += [Text(), Text("Beware", style="bold yellow"), *map(_note, notes)]
+    if missing:
+        parts += [Text(), Text("Not run", style="bold yellow")]
+        parts += [
+            _item(Text.assemble((escape_hidden(cell), "yellow"), f"\n{escape_hidden(why)}"))
+            for cell, why in missing.items()
+        ]
+    return Group(*parts)
+
+
+def comparison_table(comparison: Comparison) -> RenderableType:
+    """Two evaluations for ``rich``: green where the second holds more often by more than chance."""
+    names = distinct_names(row.defense for row in comparison.rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table.add_column("system", overflow="fold")
+    for name in ("first", "second", "points", "p", "won", "lost", "of"):
+        table.add_column(name, justify="right", no_wrap=True)
+    cell: tuple[str, str, tuple[int, int]] | None = None
+    for row in comparison.rows:
+        if cell != (row.task, row.attack, row.seeds):
+            cell = (row.task, row.attack, row.seeds)
+            table.add_row(Text(f"{short_name(row.attack)} on {row.task}", style="bold"))
+        shown = row.role == "undefended"
+        system = "undefended" if shown else f"{names[row.defense]}, {row.protocol}"
+        flips = [flip.held_first for flip in row.flips]
+        won, lost = str(flips.count(False)), str(flips.count(True))
+        if row.role == "control":
+            won = lost = "-"  # of several seeds an example is not held or lost, but in part
+        table.add_row(
+            Text(f"  {system}", style="dim" if row.role == "control" else ""),
+            percent(row.first.value),
+            percent(row.second.value),
+            Text(points(row.difference), style=_change_style(row)),
+            "-" if row.p_value is None else f"{row.p_value:.2g}",
+            won,
+            lost,
+            str(row.shared),
+        )
+    legend = "won, lost: held in the second, the first alone; of: texts of both"
+    parts: list[RenderableType] = [table, Text(), Text(legend, style="dim")]
+    for side, left in (("first", comparison.only_first), ("second", comparison.only_second)):
+        if left:
+            parts += [Text(), Text(f"Only in the {side}", style="bold")]
+            parts += [_item(Text(escape_hidden(name))) for name in left]
+    return Group(*parts)
+
+
+def _change_style(row: ComparedRow) -> str:
+    if row.p_value is None or row.difference is None or row.p_value > SIGNIFICANCE:
+        return ""
+    return "bold green" if row.difference > 0 else "bold red"
+
+
+def _entry(summary: Summary, entry: Entry | None) -> Text:
+    if entry is None:
+        return Text("-", style="dim")
+    held = percent(entry.row.robust_accuracy.value)
+    control = f" ({percent(entry.control.robust_accuracy.value)})" if entry.control else ""
+    return Text.assemble((held, _style(summary, entry.row)), (control, "dim"))
+
+
+def _cells(row: SummaryRow, style: str) -> list[Text]:
     name = Text("  ")
     name.append("control: " if row.role == "control" else "", style="dim")
     name.append(row.name, style="bold" if row.role == "defense" else "")
@@ -100,12 +213,18 @@ def _cells(row: SummaryRow, control: SummaryRow | None) -> list[Text]:
     return [
         name,
         Text(percent(row.clean_accuracy.value)),
-        Text(percent(robust.value), style=_style(row, control)),
+        Text(percent(robust.value), style=style),
         Text(interval(robust), style="dim"),
         Text(percent(row.attack_success_rate.value)),
         Text(queries(row)),
         Text(passes(row)),
     ]
+
+
+def _note(note: FlagNote) -> RenderableType:
+    about = f" [{'; '.join(note.about)}]" if note.about else ""
+    meaning = f"\n{note.meaning}" if note.meaning else ""
+    return _item(Text.assemble((note.flag, "yellow"), about, (meaning, "dim")))
 
 
 def _item(words: Text) -> RenderableType:
@@ -114,22 +233,13 @@ def _item(words: Text) -> RenderableType:
     return Padding(item, (0, 0, 0, 1))
 
 
-def _style(row: SummaryRow, control: SummaryRow | None) -> str:
-    if row.dynamic and row.protocol == "replay":
-        return "dim"  # no evidence, so no colour that praises or blames
-    if row.role != "defense" or control is None or row.p_value_control is None:
+def _style(summary: Summary, row: SummaryRow) -> str:
+    found = standing(summary, row)
+    if found is None or (found.rival.role != "control" and found.result != "no evidence"):
         return "bold" if row.role == "defense" else ""
-    if row.p_value_control > SIGNIFICANCE:
-        return "bold yellow"
-    return (
-        "bold green"
-        if _value(row.robust_accuracy) > _value(control.robust_accuracy)
-        else "bold red"
-    )
-
-
-def _value(estimate: Estimate) -> float:
-    return estimate.value or 0.0
+    # no evidence gets no colour that praises or blames
+    colours = {"better": "bold green", "same": "bold yellow", "worse": "bold red"}
+    return colours.get(found.result, "dim")
 
 
 def _said(labels: tuple[str, ...], prediction: int | None) -> Text:

@@ -182,6 +182,29 @@ def test_what_is_no_paraphrase_is_not_asked_about(build: Any, bag_of_words: Any)
     assert (attempt.adversarial, attempt.queries) == (None, 2)
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "kept"),
+    [
+        ("a film you will like", "a movie you will not like", False),
+        ("a film you will like", "a movie you wont like", False),
+        ("it is n't funny", "it isn\u2019t amusing", True),
+        ("it is n't funny", "it isnt amusing", True),
+        ("it is not funny", "it never amuses", True),
+        ("it is not funny", "it wo n't amuse", True),
+        ("it is not funny", "it is amusing", False),
+        ("it is not funny", "no one is not amused", False),
+        ("a knot of notes", "notes in a knot", True),
+    ],
+)
+def test_a_paraphrase_has_as_many_negations(
+    text: str, answer: str, kept: bool, build: Any, brittle: Any
+) -> None:
+    victim = brittle((text,))
+    attack = build(Answers(**{text.split()[0]: [answer]}), Similarities())
+    attack.perturb(victim, (text,), 1, seed=0)
+    assert victim.asked == [(text,), (answer,)][: 1 + kept]
+
+
 @pytest.mark.parametrize(("limit", "found"), [(1, False), (2, False), (3, True), (9, True)])
 def test_the_budget_holds(limit: int, found: bool, build: Any, bag_of_words: Any) -> None:
     victim = bag_of_words()

@@ -25,7 +25,14 @@ from ..test_files import contents
 from .conftest import Cli, needs_attacks
 
 FLOAT32 = ("--dtype", "float32")
-FILES = {"results.csv", "summary.json", "report.html", DATABASE}
+FILES = {
+    "results.csv",
+    "results.parquet",
+    "summary.json",
+    "report.md",
+    "report.html",
+    DATABASE,
+}
 HEADLINE = {
     "clean_accuracy",
     "robust_accuracy",
@@ -161,17 +168,20 @@ def test_another_attack_does_not_go_into_the_same_folder(
     assert contents(tmp_path / "out") == before
 
 
-KILL_AT_QUERY = """
+KILL_AFTER_RECORDS = """
 import os, signal
 from robust_prefix.classifier import PrefixClassifier
-asked, logits = 0, PrefixClassifier.logits
-def counted(self, texts, batch_size=32):
-    global asked
-    asked += 1
-    if asked == {number}:
+from robust_prefix.evaluation.store import RecordStore
+left, add, logits = {number}, RecordStore.add, PrefixClassifier.logits
+def counted(self, record):
+    global left
+    left -= 1
+    add(self, record)
+def fatal(self, texts, batch_size=32):
+    if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return logits(self, texts, batch_size)
-PrefixClassifier.logits = counted
+RecordStore.add, PrefixClassifier.logits = counted, fatal
 from robust_prefix.cli import main
 main()
 """
@@ -187,18 +197,22 @@ def test_a_killed_attack_ends_in_the_same_bytes(
     arguments = [*attack_arguments(pristine_run, killed, data_dir), "--num-examples", 4]
     root = Path(__file__).parents[2]
     process = subprocess.run(
-        [sys.executable, "-c", KILL_AT_QUERY.format(number=20), *map(str, arguments)],
+        [sys.executable, "-c", KILL_AFTER_RECORDS.format(number=7), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert process.returncode == -signal.SIGKILL, process.stderr
-    assert {path.name for path in killed.iterdir()} <= {DATABASE, f"{DATABASE}-journal"}
+    assert {path.name for path in killed.iterdir()} <= {
+        DATABASE,
+        f"{DATABASE}-journal",
+        f"{DATABASE}.lock",
+    }
     with sqlite3.connect(killed / DATABASE) as database:
         (finished,) = database.execute("SELECT count(*) FROM record").fetchone()
     database.close()
-    assert 1 <= finished < 4 * 5
+    assert finished == 7
     assert cli(*arguments).exit_code == 0
     assert cli(*attack_arguments(pristine_run, whole, data_dir), "--num-examples", 4).exit_code == 0
     for name in ("results.csv", "summary.json"):
@@ -301,8 +315,11 @@ def test_lists(cli: Cli, data_dir: Path, kind: str) -> None:
 def test_every_command_has_help_and_the_common_options(cli: Cli) -> None:
     assert cli("--help").exit_code == 0
     names = {command.name for command in app.registered_commands}
-    assert names == {"demo", "train", "fit-subspaces", "predict", "attack", "report", "list"}
-    for name in ("demo", "train", "fit-subspaces", "predict", "attack"):
+    assert names == {
+        *("demo", "train", "fit-subspaces", "fit-synonyms", "predict", "attack", "benchmark"),
+        *("report", "list"),
+    }
+    for name in ("demo", "train", "fit-subspaces", "predict", "attack", "benchmark"):
         shown = cli(name, "--help")
         assert shown.exit_code == 0
         for option in ("--seed", "--device", "--dtype", "--data-dir"):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from robust_prefix.evaluation import Attempt, Example, Manifest, Record, RecordStore, System, Victim
+from robust_prefix.evaluation.protocols import Goal, ThreatModel
 from robust_prefix.tasks import Fields
 
 LABELS = ("negative", "positive")
@@ -103,6 +104,10 @@ class SwapAttack:
 
     name = "swap"
 
+    goal: Goal = "misclassify"
+    deviation = ""
+    threat = ThreatModel("score", ("text",), "swaps of known words", None)
+
     def __init__(self, spec: str = "swap(words=all)") -> None:
         self.spec = spec
         self.resources: dict[str, str] = {}
@@ -129,9 +134,12 @@ class FunctionAttack:
     name = "function"
     spec = "swap(words=all)"
     resources: ClassVar[dict[str, str]] = {}
+    deviation = ""
+    threat = ThreatModel("score", ("text",), "anything", None)
 
-    def __init__(self, function: Callable[[Fields], Attempt]) -> None:
+    def __init__(self, function: Callable[[Fields], Attempt], goal: Goal = "misclassify") -> None:
         self.function = function
+        self.goal = goal
 
     def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
         return self.function(fields)
@@ -162,16 +170,19 @@ def manifest(**changes: object) -> Manifest:
         "model": "lexicon",
         "prefix": "c0ffee",
         "attack": "swap(words=all)",
-        "defense": DEFENSE,
-        "protocol": "worst",
-        "n": len(EXAMPLES),
         "seed": 7,
+        "n": len(EXAMPLES),
         "test_fingerprint": "f00d",
-        "control": CONTROL,
-        "control_rms": 0.2,
+        "defenses": (DEFENSE,),
+        "protocols": ("worst",),
+        "controls": {DEFENSE: (CONTROL,)},
         "settings": {"dtype": "float32"},
     }
     return Manifest(**(values | changes))  # type: ignore[arg-type]
+
+
+ALONE: dict[str, object] = {"defenses": (), "controls": {}, "protocols": ("direct",)}
+"""What a manifest says of a cell without any defence."""
 
 
 def open_store(folder: Path, **changes: object) -> RecordStore:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_prefix.evaluation.statistics import bootstrap_mean, mcnemar, wilson
+from robust_prefix.evaluation.statistics import (
+    bootstrap_mean,
+    bootstrap_ratio,
+    mcnemar,
+    pooled_proportion,
+    sign_flip,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +111,68 @@ def test_mcnemar_by_hand(only_first: int, only_second: int, p_value: float) -> N
 def test_mcnemar_needs_pairs() -> None:
     with pytest.raises(ValueError, match="shorter"):
         mcnemar([True], [])
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "same_as"),
+    [
+        ([1, 0, 1, 1], [1, 1, 1, 1], (3, 4)),  # one seed
+        ([5, 0, 0, 5], [5, 5, 5, 5], (2, 4)),  # the seeds agree: four examples, not twenty
+        ([0, 0, 0], [5, 5, 5], (0, 3)),
+        ([2, 5], [2, 5], (2, 2)),  # all won, of different sizes
+        ([1, 0, 0], [1, 0, 1], (1, 2)),  # one without trials
+        ([0], [0], (0, 0)),
+        ([], [], (0, 0)),
+    ],
+)
+def test_clusters_that_agree_are_a_plain_proportion(
+    successes: list[int], trials: list[int], same_as: tuple[int, int]
+) -> None:
+    assert pooled_proportion(successes, trials) == wilson(*same_as)
+
+
+def test_clusters_that_disagree_are_resampled_whole() -> None:
+    found = pooled_proportion([5, 3, 1, 0, 4, 0, 2, 5, 5, 1] * 4, [5] * 40, seed=3)
+    assert found.value == 104 / 200
+    # of 40 clusters: half as wide as 200 independent trials would make it is impossible
+    deviation = math.sqrt(sum((x / 5 - 0.52) ** 2 for x in [5, 3, 1, 0, 4, 0, 2, 5, 5, 1]) / 10)
+    half = 1.96 * deviation / math.sqrt(40)
+    assert found.interval == [
+        pytest.approx(0.52 - half, abs=0.02),
+        pytest.approx(0.52 + half, abs=0.02),
+    ]
+    independent = wilson(104, 200)
+    assert found.high - found.low > 1.5 * (independent.high - independent.low)
+
+
+def test_a_ratio_weighs_clusters_by_their_size() -> None:
+    found = bootstrap_ratio([10, 0, 90], [1, 0, 3])
+    assert found is not None
+    assert (found.value, found.low, found.high) == (25.0, 10.0, 30.0)
+    assert bootstrap_ratio([0], [0]) is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([-1, 0, 1]), max_size=30))
+def test_sign_flips_of_one_seed_are_mcnemar(differences: list[int]) -> None:
+    first, second = [d > 0 for d in differences], [d < 0 for d in differences]
+    assert sign_flip(differences) == mcnemar(first, second)
+    assert sign_flip([3 * d for d in differences]) == mcnemar(first, second)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=9))
+def test_sign_flips_by_going_through_all(differences: list[int]) -> None:
+    observed = abs(sum(differences))
+    signs = itertools.product((-1, 1), repeat=len(differences))
+    sums = [abs(sum(s * d for s, d in zip(sign, differences, strict=True))) for sign in signs]
+    expected = sum(value >= observed for value in sums) / len(sums)
+    assert sign_flip(differences) == pytest.approx(expected)
+
+
+def test_many_sign_flips_are_drawn_and_the_draw_is_seeded() -> None:
+    differences = [5, 4, -3, 2, 5, -1, 4, 3] * 8
+    assert sign_flip(differences, seed=1) == sign_flip(differences, seed=1)
+    assert sign_flip(differences) == pytest.approx(2 / 10_000)  # nothing drawn was as extreme
+    balanced = [5, 4, -5, -4, 3, -3, 2, -2] * 8
+    assert sign_flip(balanced) == pytest.approx(1.0, abs=0.1)

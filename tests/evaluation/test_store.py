@@ -120,7 +120,7 @@ def test_the_manifest_comes_back(tmp_path: Path) -> None:
     with open_store(tmp_path):
         pass
     with RecordStore(tmp_path / "run.sqlite") as store:
-        assert store.manifest == manifest()
+        assert store.manifests == (manifest(),)
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,12 @@ def test_the_manifest_comes_back(tmp_path: Path) -> None:
     [
         ({"attack": "pwws"}, r"expected attack 'swap\(words=all\)'.*got 'pwws'"),
         ({"n": 7}, "expected n 6 .* got 7"),
-        ({"control_rms": 0.3}, "expected control_rms 0.2 .* got 0.3"),
+        ({"defenses": ()}, r"expected defenses \('thesaurus\(words=3\)',\) .* got \(\)"),
+        ({"controls": {}}, r"expected controls.thesaurus\(words=3\) \('random.* got None"),
         ({"labels": ("bad", "good")}, "expected labels"),
         ({"settings": {"dtype": "bfloat16"}}, "expected settings.dtype 'float32'.*'bfloat16'"),
         ({"settings": {}}, "expected settings.dtype 'float32' .* got None"),
-        ({"seed": 8, "n": 7}, "expected n 6"),  # the first that differs
+        ({"seed": 8, "n": 7}, "expected seed 7"),  # the first that differs
     ],
 )
 def test_another_run(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -148,7 +149,7 @@ def test_another_schema(tmp_path: Path) -> None:
         pass
     with sqlite3.connect(tmp_path / "run.sqlite") as connection:
         connection.execute("UPDATE run SET schema_version = 99")
-    with pytest.raises(ConfigError, match=r"expected schema version 1 .* got 99"):
+    with pytest.raises(ConfigError, match=r"expected schema version 2 .* got 99"):
         open_store(tmp_path)
 
 
@@ -182,17 +183,19 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         open_store(tmp_path / "file" / "out")
 
 
-@pytest.mark.parametrize("given_manifest", [None, manifest()], ids=["read", "write"])
-def test_another_live_process(tmp_path: Path, given_manifest: Manifest | None) -> None:
+def test_another_live_process_writes_alone_and_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.sqlite"
     holder = run_python(
         """
         import sys
         from robust_prefix.evaluation import Manifest, RecordStore
-        with RecordStore(sys.argv[1], Manifest.from_json(sys.argv[2])):
+        from evaluation_fakes import record
+        with RecordStore(sys.argv[1], Manifest.from_json(sys.argv[2])) as store:
+            store.add(record())
             print("open", flush=True)
             sys.stdin.read()
         """,
-        str(tmp_path / "run.sqlite"),
+        str(path),
         manifest().to_json(),
         stdin=subprocess.PIPE,
     )
@@ -201,10 +204,13 @@ def test_another_live_process(tmp_path: Path, given_manifest: Manifest | None) -
         assert holder.stdin is not None
         assert holder.stdout.readline() == "open\n"
         with pytest.raises(StorageError, match="in use by another live process"):
-            RecordStore(tmp_path / "run.sqlite", given_manifest)
-        holder.stdin.close()
-    with RecordStore(tmp_path / "run.sqlite", given_manifest) as store:
-        assert len(store) == 0
+            RecordStore(path, manifest())
+        with RecordStore(path) as store:
+            assert store.records() == [record()]
+        holder.kill()
+    with RecordStore(path, manifest()) as store:  # the lock died with its holder
+        assert len(store) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run.sqlite"]
 
 
 def test_a_process_killed_for_good_leaves_what_it_added(tmp_path: Path) -> None:
@@ -223,7 +229,7 @@ def test_a_process_killed_for_good_leaves_what_it_added(tmp_path: Path) -> None:
                 return attempt
 
         store = open_store(pathlib.Path(sys.argv[1]))
-        evaluate(systems(), Fatal(), EXAMPLES, store, "worst", 7)
+        evaluate(systems(), Fatal(), EXAMPLES, store, store.manifests[0])
         """,
         str(tmp_path / "killed"),
     )
@@ -233,7 +239,7 @@ def test_a_process_killed_for_good_leaves_what_it_added(tmp_path: Path) -> None:
         with open_store(tmp_path / name) as store:
             # 7 attacks had ended, and two replays of the examples they belong to
             assert len(store) == (12 if name == "killed" else 0)
-            evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)
+            evaluate(systems(), SwapAttack(), EXAMPLES, store, store.manifests[0])
             write_results(store, tmp_path / name)
     for name in ("results.csv", "summary.json", "report.html"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -263,7 +269,7 @@ def test_a_full_disk_stops_the_run_and_the_run_resumes(tmp_path: Path) -> None:
             size = store.path.stat().st_size
             resource.setrlimit(resource.RLIMIT_FSIZE, (size + 4096, resource.RLIM_INFINITY))
             try:
-                evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)
+                evaluate(systems(), SwapAttack(), EXAMPLES, store, store.manifests[0])
             except StorageError as error:
                 print(error)
         """,
@@ -275,7 +281,7 @@ def test_a_full_disk_stops_the_run_and_the_run_resumes(tmp_path: Path) -> None:
     assert said.count("\n") == 1
     with open_store(tmp_path) as store:
         assert 0 < len(store) < 30
-        evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)
+        evaluate(systems(), SwapAttack(), EXAMPLES, store, store.manifests[0])
         assert len(store) == 30
 
 
@@ -284,3 +290,85 @@ def test_a_database_that_must_not_be_written(tmp_path: Path) -> None:
         store._connection.execute("PRAGMA query_only = ON")
         with pytest.raises(StorageError, match="readonly"):
             store.add(record())
+
+
+def test_several_cells_share_a_file(tmp_path: Path) -> None:
+    first, second = manifest(), manifest(seed=8)
+    one, other = record(example=9), record(seed=8)
+    path = tmp_path / "run.sqlite"
+    with RecordStore(path, [second, first]) as store:
+        for each in (one, other):
+            store.add(each)
+        assert store.records() == [other, one]  # in the order of the cells
+        assert store.records(first) == [one]
+    with RecordStore(path) as store:
+        assert store.manifests == (second, first)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ([7], r"expected the cell '.* seed=8' as in .*got a matrix without it"),
+        ([7, 9], "expected seed 8 as in .* got 9"),
+        ([7, 8, 8], "expected each cell once"),
+    ],
+    ids=["fewer", "another", "twice"],
+)
+def test_another_matrix(tmp_path: Path, seeds: list[int], message: str) -> None:
+    path = tmp_path / "run.sqlite"
+    RecordStore(path, [manifest(), manifest(seed=8)]).close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=message) as caught:
+        RecordStore(path, [manifest(seed=seed) for seed in seeds])
+    assert len(str(caught.value).splitlines()) == 1
+    assert path.read_bytes() == before
+
+
+def test_a_matrix_may_grow(tmp_path: Path) -> None:
+    path = tmp_path / "run.sqlite"
+    grown = [manifest(seed=6), manifest(), manifest(seed=8)]
+    with RecordStore(path, manifest()) as store:
+        store.add(record())
+    with RecordStore(path, grown) as store:
+        assert store.records() == [record()]
+    with RecordStore(path) as store:
+        assert store.manifests == tuple(grown)
+
+
+def test_side_values(tmp_path: Path) -> None:
+    values = {"b": {"found": [1, None, "\udc80"]}, "a": "once"}
+    with open_store(tmp_path) as store:
+        for key, value in values.items():
+            store.put("probe", key, "first")
+            store.put("probe", key, value)
+        store.put("missing", "a", "no word list")
+        assert store.find("probe", "b") == values["b"]
+        assert store.find("probe", "c") is None
+        assert store.find("state", "b") is None
+        store.remove("missing", "a")
+        store.remove("missing", "a")
+    with RecordStore(tmp_path / "run.sqlite") as store:
+        assert list(store.items("probe").items()) == [("a", "once"), ("b", values["b"])]
+        assert store.items("missing") == {}
+
+
+def test_the_first_version_of_the_schema(tmp_path: Path) -> None:
+    path = tmp_path / "run.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE run (schema_version INTEGER, manifest TEXT)")
+        connection.execute("INSERT INTO run VALUES (1, '{}')")
+        connection.execute("CREATE TABLE record (task TEXT)")
+    for asked in (None, manifest()):
+        with pytest.raises(ConfigError, match=r"expected schema version 2 .* got 1; start the run"):
+            RecordStore(path, asked)
+
+
+def test_reading_while_another_writes(tmp_path: Path) -> None:
+    """The writer goes on; whoever reads sees what has ended so far."""
+    with open_store(tmp_path) as store:
+        for example in range(5):
+            store.add(record(example=example))
+            with RecordStore(store.path) as reader:
+                assert len(reader.records()) == example + 1
+                with pytest.raises(StorageError):
+                    reader.add(record(example=example))  # its key is taken

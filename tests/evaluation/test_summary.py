@@ -21,6 +21,7 @@ from evaluation_fakes import (
 
 from robust_prefix.errors import ConfigError
 from robust_prefix.evaluation import Record, Summary, evaluate, headline, summarize
+from robust_prefix.evaluation.counting import pooled_spec
 
 OUTCOMES = {"h": "failed", "f": "succeeded", "w": "skipped", "e": "error"}
 
@@ -277,8 +278,8 @@ def test_unknown_defense() -> None:
 
 def test_headline_is_flat_json(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
-        evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)
-        summary = summarize(store.records(), store.manifest)
+        evaluate(systems(), SwapAttack(), EXAMPLES, store, store.manifests[0])
+        summary = summarize(store.records(), store.manifests[0])
     for defense, robust in ((DEFENSE, 5 / 6), (CONTROL, 3 / 6), ("none", 2 / 6)):
         line = json.loads(json.dumps(headline(summary, defense, "worst"), allow_nan=False))
         assert line["robust_accuracy"] == pytest.approx(robust, abs=1e-6)
@@ -291,5 +292,80 @@ def test_headline_is_flat_json(tmp_path: Path) -> None:
     for name in ("clean_accuracy", "robust_accuracy", "attack_success_rate"):
         low, high = line[f"{name}_interval"]
         assert 0 <= low < line[name] < high <= 1
-    assert line["flags"] == ["small n: 6 examples"]
+    assert line["flags"] == [
+        "small n: 6 examples",
+        "never tried on 1 of 5 texts",  # nothing in "flat and flat again" has a synonym
+        "not checked: no probe of this system",
+    ]
     assert not any(isinstance(value, dict) for value in line.values())
+
+
+SEEDS = tuple(f"random-prefix(rms=0.2, seed={seed})" for seed in range(3))
+POOLED = "random-prefix(rms=0.2, seed=0/1/2)"
+
+
+def pooled(outcomes: Sequence[str], defense: str = "hhhhhhff") -> Summary:
+    """A defence beside a control of three seeds."""
+    records = rows(defense, DEFENSE)
+    for spec, letters in zip(SEEDS, outcomes, strict=True):
+        records += rows(letters, spec, role="control")
+    return summary_of(records, controls={DEFENSE: SEEDS})
+
+
+def test_the_seeds_of_a_control_are_one_row() -> None:
+    found = pooled(["hhhhffff", "hhffffff", "hwffffff"])
+    assert [(row.role, row.defense) for row in found.rows] == [
+        ("defense", DEFENSE),
+        ("control", POOLED),
+    ]
+    row = found.row(POOLED, "direct")
+    assert (row.n, row.seeds, row.control_of) == (8, 3, DEFENSE)
+    assert (row.failed, row.succeeded, row.skipped, row.errors) == (7, 16, 1, 0)
+    assert row.robust_accuracy.value == pytest.approx((4 + 2 + 1) / 3 / 8)
+    assert row.clean_accuracy.value == pytest.approx((8 + 8 + 7) / 3 / 8)
+    assert row.attack_success_rate.value == pytest.approx(16 / 23)
+    assert row.queries_mean is not None
+    assert row.queries_mean.value == pytest.approx((360 + 360 + 340) / 23)
+    assert row.robust_accuracy.low < row.robust_accuracy.value < row.robust_accuracy.high
+    # three times as often for the third and the fourth as for the first, in units of a seed
+    defended = found.row(DEFENSE, "direct")
+    # differences 0 (all hold), 1, 2, 2, 3, 3, 0, 0: all 32 ways to sign the five, two as extreme
+    assert defended.p_value_control == pytest.approx(2 / 32)
+    assert "no better than the equal-norm control" in defended.flags
+    assert found.control(defended) is row
+    assert found.headline["control"] == POOLED
+    assert found.headline["control_robust_accuracy"] == round(7 / 24, 6)
+
+
+def test_a_control_that_is_better() -> None:
+    found = pooled(["hhhhhhhh", "hhhhhhhf", "hhhhhhff"], defense="ffffffff")
+    assert "worse than the equal-norm control" in found.row(DEFENSE, "direct").flags
+
+
+def test_an_unfinished_control_is_flagged() -> None:
+    row = pooled(["hhhhffff", "hhff", ""]).row("random-prefix(rms=0.2, seed=0/1)", "direct")
+    assert "incomplete: 12 of 24 examples" in row.flags
+    assert (row.n, row.seeds) == (8, 2)
+
+
+def test_a_control_stands_beside_its_own_defense() -> None:
+    other = "projection(strength=1.0)"
+    records = [*rows("ff"), *rows("hh", DEFENSE), *rows("fh", other), *rows("hf", CONTROL)]
+    found = summary_of(records, defenses=(other, DEFENSE))
+    assert [row.defense for row in found.at("direct")] == ["none", other, DEFENSE, CONTROL]
+    assert found.row(other, "direct").p_value_control is None
+    assert found.row(DEFENSE, "direct").p_value_control == 1.0
+    assert found.control(found.row(other, "direct")) is None
+
+
+@pytest.mark.parametrize(
+    ("specs", "name"),
+    [
+        (["a(x=1, seed=0)"], "a(x=1, seed=0)"),
+        (["a(x=1, seed=0)", "a(x=1, seed=7)"], "a(x=1, seed=0/7)"),
+        (["n(k=1)+a(seed=0)", "n(k=1)+a(seed=1)"], "n(k=1)+a(seed=0/1)"),
+        (["a", "a"], "a"),
+    ],
+)
+def test_one_name_for_several_seeds(specs: list[str], name: str) -> None:
+    assert pooled_spec(specs) == name

@@ -7,18 +7,41 @@ import re
 from pathlib import Path
 
 import pytest
-from evaluation_fakes import EXAMPLES, SwapAttack, open_store, record, systems
-from rich.console import Console
+from evaluation_fakes import (
+    DEFENSE,
+    EXAMPLES,
+    SwapAttack,
+    manifest,
+    open_store,
+    record,
+    systems,
+)
+from rich.console import Console, RenderableType
 
-from robust_prefix.evaluation import Summary, changed_text, evaluate, print_summary, summarize
-from robust_prefix.evaluation.tables import record_panel
+from robust_prefix.evaluation import (
+    RecordStore,
+    Results,
+    Summary,
+    changed_text,
+    evaluate,
+    print_summary,
+    summarize,
+)
+from robust_prefix.evaluation.compare import ComparedRow, Comparison, Flip
+from robust_prefix.evaluation.statistics import Estimate
+from robust_prefix.evaluation.tables import (
+    comparison_table,
+    examples_shown,
+    matrix_table,
+    record_panel,
+)
 
 
 @pytest.fixture
 def summary(tmp_path: Path) -> Summary:
     with open_store(tmp_path) as store:
-        evaluate(systems(), SwapAttack(), EXAMPLES, store, "worst", 7)
-        return summarize(store.records(), store.manifest)
+        evaluate(systems(), SwapAttack(), EXAMPLES, store, store.manifests[0])
+        return summarize(store.records(), store.manifests[0])
 
 
 def printed(summary: Summary, width: int = 100, **options: object) -> str:
@@ -82,3 +105,63 @@ def test_hostile_text_drives_no_terminal() -> None:
     assert "a [red]<U+001B>[31m film" in shown
     assert "a <U+202E>[/red] <U+0000>film" in shown
     assert "\x1b" not in shown
+
+
+def shown(renderable: RenderableType, width: int = 80) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width).print(renderable)
+    return file.getvalue()
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Results]:
+    """One cell under two attacks' names."""
+    cells = [manifest(), manifest(attack="pwws")]
+    with RecordStore(tmp_path / "run.sqlite", cells) as store:
+        for cell in cells:
+            evaluate(systems(), SwapAttack(cell.attack), EXAMPLES, store, cell)
+        return Results.read(store)
+
+
+def test_a_matrix_has_a_row_an_attack(runs: list[Results]) -> None:
+    text = shown(matrix_table(runs, {"reviews bae": "got none; \x1b[31m install it"}))
+    rows = [line.split() for line in text.splitlines() if line.startswith(("swap", "pwws"))]
+    assert rows == [[name, "33.3%", "83.3%", "(50.0%)"] for name in ("swap", "pwws")]
+    assert text.count("small n: 6 examples") == 1  # told once for both
+    assert "got none; <U+001B>[31m install it" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_examples_begin_with_what_fooled_the_defence() -> None:
+    records = [
+        record(example=1),
+        record(example=2, outcome="failed"),
+        record(example=3, defense=DEFENSE, role="defense", protocol="replay"),
+        record(example=4, defense=DEFENSE, role="defense"),
+        record(example=5, adversarial=None, outcome="failed"),
+    ]
+    found = manifest(n=5)
+    run = Results(found, tuple(records), summarize(records, found))
+    text = shown(examples_shown(run, 3))
+    assert re.findall(r"example (\d)", text) == ["4", "3", "1"]
+    assert re.findall(r"example (\d)", shown(examples_shown(run, 99))) == ["4", "3", "1", "2"]
+    nothing = Results(found, (records[4],), run.summary)
+    assert shown(examples_shown(nothing, 3)).strip() == "No adversary was found."
+
+
+def test_a_comparison_colours_what_is_hardly_chance() -> None:
+    def row(difference: float, p_value: float | None) -> ComparedRow:
+        first, second = Estimate(0.5, 0.4, 0.6), Estimate(0.5 + difference, 0.0, 1.0)
+        return ComparedRow(
+            "reviews", "swap(words=all)", "defense", DEFENSE, "direct", (7, 7), first, second, 9,
+            p_value, (Flip(1, False, ("a",), ("b",)),),
+        )  # fmt: skip
+
+    rows = (row(0.2, 0.01), row(-0.2, 0.01), row(0.2, 0.2), row(0.2, None))
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=True, color_system="standard")
+    console.print(comparison_table(Comparison(rows, ("pwws on <b>\x1b[1m",), ())))
+    text = file.getvalue()
+    assert re.findall(r"\x1b\[1;(3\d)m *([+-]\d+\.\d)", text) == [("32", "+20.0"), ("31", "-20.0")]
+    assert "Only in the first" in text
+    assert "pwws on <b><U+001B>[1m" in text

@@ -8,23 +8,28 @@ markup that slipped through would still be inert. Equal runs give equal bytes.
 from __future__ import annotations
 
 import base64
-import collections
 import hashlib
 import importlib.resources
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from robust_prefix.errors import ResourceError
-from robust_prefix.evaluation import reading
-from robust_prefix.evaluation.diff import Segment, word_diff
-from robust_prefix.evaluation.records import OUTCOMES, Record
-from robust_prefix.evaluation.summary import Summary, SummaryRow, short_name
-from robust_prefix.evaluation.visible import Chunk, chunks, scripts
+from robust_prefix.evaluation import formats, reading
+from robust_prefix.evaluation.matrix import build_matrix
+from robust_prefix.evaluation.names import short_name
+from robust_prefix.evaluation.records import Manifest, Role
+from robust_prefix.evaluation.report import figures
+from robust_prefix.evaluation.report.examples import choose_examples
+from robust_prefix.evaluation.summary import Summary, SummaryRow
+from robust_prefix.evaluation.threat import threat_lines
+from robust_prefix.evaluation.visible import chunks
 
 if TYPE_CHECKING:
     from robust_prefix.evaluation.results import Results
 
+_MOST_TILES = 4
+_MOST_OPEN = 4  # cells; of more, each is a line that opens
 _WORDS = {
     "outcome_words": {
         "succeeded": "fooled",
@@ -42,37 +47,20 @@ _WORDS = {
         "direct": "the attack queries each system itself",
         "worst": "held only if held in both",
     },
+    "standing_words": {
+        "better": "better than",
+        "same": "no better than",
+        "worse": "worse than",
+        "no evidence": "no evidence:",
+    },
 }
 
 
-@dataclass(frozen=True)
-class Part:
-    """A stretch of a shown text."""
-
-    changed: bool
-    chunks: list[Chunk]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One text column of one example, before and after."""
-
-    name: str
-    original: list[Part]
-    adversarial: list[Part]
-
-
-@dataclass(frozen=True)
-class SystemOption:
-    """One entry of the filter by system."""
-
-    value: str
-    words: str
-    chosen: bool
-
-
-def render_report(runs: Sequence[Results]) -> str:
+def render_report(runs: Sequence[Results], missing: Mapping[str, str] | None = None) -> str:
     """The page for ``runs``, as HTML.
+
+    Args:
+        missing: by the name of a cell, why it has no records, or not all.
 
     Raises:
         ResourceError: jinja2 is not installed.
@@ -85,108 +73,107 @@ def render_report(runs: Sequence[Results]) -> str:
             'run pip install "robust-prefix[attacks]"'
         ) from error
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_package_text),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals |= {**_functions(formats), **_functions(reading), **_WORDS}
+    environment.globals |= {
+        "chunks": chunks,
+        "curve_panels": _curve_panels,
+        "headline_rows": _headline_rows,
+        "name": short_name,
+        "share": figures.share,
+        "signed": _signed,
+        "tested": _tested,
+        "threat_lines": threat_lines,
+    }
+    matrix = build_matrix(runs)
     style, script = _package_text("report.css"), _package_text("report.js")
-    page = environment.from_string(_package_text("report.html.j2")).render(
+    page = environment.get_template("report.html.j2").render(
         runs=runs,
+        matrix=matrix,
+        missing=missing or {},
+        points=figures.scatter_points(list(_replayed_and_direct(runs, matrix.cells))),
+        examples=choose_examples(runs, matrix.cells),
+        folded=len(runs) > _MOST_OPEN,
         title=_title(runs),
         style=style,
         style_hash=_csp_hash(style),
         script=script,
         script_hash=_csp_hash(script),
-        outcomes=OUTCOMES,
-        counts=collections.Counter(record.outcome for run in runs for record in run.records),
-        systems=_system_options(runs),
-        system_value=_system_value,
-        headline_rows=_headline_rows,
-        share=_share,
-        columns=_columns,
-        absent=_absent,
-        signed=_signed,
-        chunks=chunks,
-        name=short_name,
-        percent=reading.percent,
-        interval=reading.interval,
-        passes=reading.passes,
-        queries=reading.queries,
-        verdict=reading.verdict,
-        read=reading.read,
-        flag_notes=reading.flag_notes,
-        **_WORDS,
     )
     # a lone surrogate in a name has no UTF-8; texts have been through chunks() already
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _title(runs: Sequence[Results]) -> str:
-    if len(runs) != 1:
-        return f"{len(runs)} attacks"
-    manifest = runs[0].manifest
-    return f"{short_name(manifest.attack)} against {short_name(manifest.defense)}, {manifest.task}"
+    if len(runs) == 1:
+        manifest = runs[0].manifest
+        return f"{short_name(manifest.attack)} against {_tested(manifest)}, {manifest.task}"
+    counts = {
+        "attack": len({run.manifest.attack for run in runs}),
+        "defence": len({spec for run in runs for spec in run.manifest.defenses}),
+    }
+    told = [f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n]
+    return " against ".join(told)
+
+
+def _tested(manifest: Manifest) -> str:
+    """The defences under test in words."""
+    names = [short_name(spec) for spec in manifest.defenses]
+    if len(names) > 2:
+        return f"{len(names)} defences"
+    return " and ".join(names) or "the undefended model"
 
 
 def _headline_rows(summary: Summary) -> Sequence[SummaryRow]:
-    """Each system at the protocol the run was made for; killed early, at whatever it has."""
-    return summary.at(summary.manifest.protocol) or summary.rows
+    """Each system at the strictest protocol; killed early, at whatever it has; none if many."""
+    rows = summary.at(summary.manifest.protocol) or summary.rows
+    return rows if len(rows) <= _MOST_TILES else ()
 
 
-def _system_value(number: int, record: Record) -> str:
-    return f"{number} {record.protocol} {record.defense}"
+def _curve_panels(summary: Summary) -> Iterator[figures.CurvePanel]:
+    """One for each defence that was attacked directly, or one for the undefended model alone."""
+    rows = [row for row in summary.at("direct") if row.curve is not None]
+    undefended = [row for row in rows if row.role == "undefended"]
+    defended = [row for row in rows if row.role == "defense"]
+    for row in defended or undefended:
+        beside = [summary.control(row)] if row.role == "defense" else []
+        others = undefended if row.role == "defense" else []
+        lines: list[tuple[Role, str, figures.QueryCurve]] = [
+            (other.role, other.name, other.curve)
+            for other in (*others, row, *beside)
+            if other is not None and other.curve is not None
+        ]
+        yield figures.curve_panel(row.name, lines)
 
 
-def _system_options(runs: Sequence[Results]) -> list[SystemOption]:
-    """Each system and protocol that has records; the first defence is shown at first."""
-    found: dict[str, tuple[str, Record]] = {}
-    for number, run in enumerate(runs, start=1):
-        for record in run.records:
-            system = "undefended" if record.role == "undefended" else short_name(record.defense)
-            words = f"{system}, {record.protocol}"
-            if len(runs) > 1:
-                words = f"{number}. {short_name(record.attack)}: {words}"
-            found.setdefault(_system_value(number, record), (words, record))
-    defended = [value for value, (_, record) in found.items() if record.role == "defense"]
-    first = next((value for value in defended if " direct " in value), *defended[:1] or [""])
-    return [SystemOption(value, words, value == first) for value, (words, _) in found.items()]
-
-
-def _columns(record: Record, names: Sequence[str]) -> list[Column]:
-    """The texts of a record, column by column, ready to be shown."""
-    changed = record.original if record.adversarial is None else record.adversarial
-    found = []
-    for name, original, adversarial in zip(names, record.original, changed, strict=True):
-        before, after = word_diff(original, adversarial)
-        # a letter of a script that the original has not is most likely a look-alike
-        found.append(Column(name, _parts(before), _parts(after, scripts(original))))
-    return found
-
-
-def _parts(segments: list[Segment], expected: frozenset[str] | None = None) -> list[Part]:
-    return [Part(segment.changed, chunks(segment.text, expected)) for segment in segments]
-
-
-def _absent(record: Record) -> str:
-    """Why a record has no adversary."""
-    if record.outcome == "skipped":
-        return "Not attacked: the original is misclassified already."
-    if record.outcome == "error":
-        return "No result."
-    if record.protocol == "replay":
-        return "Nothing to replay: the undefended model was not fooled."
-    return "The attack found none."
+def _replayed_and_direct(
+    runs: Sequence[Results], cells: Sequence[str]
+) -> Iterator[tuple[str, SummaryRow, SummaryRow]]:
+    for run, cell in zip(runs, cells, strict=True):
+        replayed = {row.defense: row for row in run.summary.rows if row.protocol == "replay"}
+        for row in run.summary.rows:
+            if row.protocol == "direct" and row.role != "undefended" and row.defense in replayed:
+                name = f"{cell}: {row.name}" if len(runs) > 1 else row.name
+                yield name, replayed[row.defense], row
 
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _share(value: float | None) -> str:
-    """A proportion as a coordinate in percent, with fixed digits."""
-    return f"{100 * (value or 0):.2f}"
+def _functions(module: ModuleType) -> dict[str, Any]:
+    """What ``module`` itself defines and offers."""
+    return {
+        name: function
+        for name, function in vars(module).items()
+        if getattr(function, "__module__", None) == module.__name__ and not name.startswith("_")
+    }
 
 
 def _package_text(name: str) -> str:

@@ -1,9 +1,10 @@
 (() => {
   "use strict";
   const filters = document.getElementById("filters");
-  const system = document.getElementById("system");
+  if (!filters) return;
   const shown = document.getElementById("shown");
   const buttons = [...filters.querySelectorAll("button")];
+  const selects = [...filters.querySelectorAll("select")];
   const cards = [...document.querySelectorAll("article.example")];
 
   function update() {
@@ -13,8 +14,8 @@
     const counts = {};
     let visible = 0;
     for (const card of cards) {
-      const { outcome, system: from } = card.dataset;
-      const here = system.value === "" || from === system.value;
+      const here = selects.every((s) => s.value === "" || card.dataset[s.name] === s.value);
+      const { outcome } = card.dataset;
       if (here) counts[outcome] = (counts[outcome] || 0) + 1;
       card.hidden = !(here && pressed.has(outcome));
       if (!card.hidden) visible += 1;
@@ -32,7 +33,7 @@
       update();
     });
   }
-  system.addEventListener("change", update);
+  for (const select of selects) select.addEventListener("change", update);
   filters.hidden = false;
   update();
 })();

@@ -1,0 +1,232 @@
+"""One example under one system: the attack or the replay, counted, verified and recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from robust_prefix.errors import ConfigError, ResourceError, StorageError
+from robust_prefix.evaluation.protocols import (
+    Attempt,
+    Classifier,
+    Example,
+    Goal,
+    Victim,
+    WhiteBox,
+)
+from robust_prefix.evaluation.records import Key, Outcome, Record, Role
+from robust_prefix.gradients import Through, TokenGradients
+from robust_prefix.tasks import Fields
+
+STOPS_THE_RUN = (ConfigError, ResourceError, StorageError)
+"""What no single example is to blame for: it would come again at every one of them."""
+
+Perturb = Callable[[Victim, Fields, int, int], Attempt]
+"""``Attack.perturb``."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A classifier and what it is in the run for."""
+
+    role: Role
+    classifier: Classifier
+
+    @property
+    def defense(self) -> str:
+        """Canonical spec of its defence."""
+        return self.classifier.defense.spec
+
+
+class CountingVictim:
+    """A classifier as an attack sees it: fields in, float32 logits out, every text counted."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self.queries = 0
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names, in the order of the logits' columns."""
+        return self._classifier.task.labels
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the text columns."""
+        return self._classifier.task.columns
+
+    def logits(self, texts: Sequence[Fields]) -> np.ndarray:
+        """Scores of ``texts``: float32 ``(len(texts), classes)``.
+
+        Raises:
+            ArithmeticError: the classifier's answer has another shape or is not finite. Such an
+                answer has no argmax, so it must not pass for a prediction.
+        """
+        texts = list(texts)
+        expected = (len(texts), len(self.labels))
+        if not texts:
+            return np.zeros(expected, dtype=np.float32)
+        self.queries += len(texts)
+        logits = self._classifier.logits(texts).detach().cpu().float().numpy()
+        if logits.shape != expected or not np.isfinite(logits).all():
+            state = "finite" if np.isfinite(logits).all() else "not finite"
+            raise ArithmeticError(
+                f"expected finite logits of shape {expected}, got shape {logits.shape}, {state}"
+            )
+        return logits
+
+    def gradients(
+        self, texts: Sequence[Fields], labels: Sequence[int], through: Through = "fixed"
+    ) -> list[TokenGradients]:
+        """See ``WhiteBox``; counts one query a text.
+
+        Raises:
+            ConfigError: the classifier gives no gradients, or its defence cannot be differentiated.
+        """
+        inside = self._inside
+        self.queries += len(texts)
+        return inside.gradients(list(texts), list(labels), through)
+
+    def embeddings(self) -> np.ndarray:
+        """See ``WhiteBox``."""
+        return self._inside.embeddings()
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See ``WhiteBox``."""
+        return self._inside.decode(tokens)
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """See ``WhiteBox``."""
+        return self._inside.encode(texts)
+
+    @property
+    def _inside(self) -> WhiteBox:
+        if not hasattr(self._classifier, "gradients"):
+            raise ConfigError(
+                f"expected a classifier that gives gradients, got "
+                f"{type(self._classifier).__name__}; use an attack that reads scores alone"
+            )
+        return cast("WhiteBox", self._classifier)
+
+
+def example_seed(key: Key) -> int:
+    """A 32-bit seed that depends on nothing but ``key``, which holds the seed of the run."""
+    return seed_of(list(key))
+
+
+def seed_of(value: Any) -> int:
+    """A 32-bit seed from anything that JSON holds."""
+    digest = hashlib.blake2b(json.dumps(value).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+class Trial:
+    """One record in the making: what is known so far, so that a crash can still be recorded.
+
+    Args:
+        system: who is attacked.
+        example: with which text.
+        key: under which key the record is kept.
+        goal: what an adversary is to do.
+    """
+
+    def __init__(self, system: System, example: Example, key: Key, goal: Goal) -> None:
+        self.system = system
+        self.example = example
+        self.key = key
+        self.goal = goal
+        self.victim = CountingVictim(system.classifier)
+        self.original: tuple[int, float] | None = None
+        self.adversarial: Fields | None = None
+        self.answer: tuple[int, float] | None = None
+        self.queries = 0
+        system.classifier.defense.cost.reset()
+
+    def direct(self, perturb: Perturb) -> Record:
+        """The record of an attack on this very system."""
+
+        def run() -> Outcome:
+            example = self.example
+            self.original = self._ask(example.fields)
+            if self.original[0] != example.label:
+                return "skipped"
+            attempt = perturb(self.victim, example.fields, example.label, example_seed(self.key))
+            self.queries = int(attempt.queries)
+            return self._judge(attempt.adversarial)
+
+        record = self._run(run)
+        if record.unverified:
+            message = "the attack reported an adversary, and it did not fool the model"
+            return dataclasses.replace(record, message=message)
+        return record
+
+    def replay(self, find: Callable[[], Fields | None]) -> Record:
+        """The record of showing what ``find`` returns; None: there is nothing to show."""
+
+        def run() -> Outcome:
+            adversarial = find()
+            self.original = self._ask(self.example.fields)
+            return "skipped" if self.original[0] != self.example.label else self._judge(adversarial)
+
+        return self._run(run)
+
+    def record(self, outcome: Outcome, message: str = "", seconds: float = 0.0) -> Record:
+        """The record of what is known now."""
+        defense = self.system.classifier.defense
+        return Record(
+            **self.key._asdict(),
+            role=self.system.role,
+            dynamic=defense.dynamic,
+            label=self.example.label,
+            original=self.example.fields,
+            adversarial=self.adversarial,
+            prediction_original=self.original and self.original[0],
+            prediction_adversarial=self.answer and self.answer[0],
+            margin_original=self.original and self.original[1],
+            margin_adversarial=self.answer and self.answer[1],
+            queries=self.queries,
+            model_queries=self.victim.queries,
+            forward_passes=float(defense.cost.forward),
+            backward_passes=float(defense.cost.backward),
+            seconds=seconds,
+            outcome=outcome,
+            message=message,
+        )
+
+    def _run(self, work: Callable[[], Outcome]) -> Record:
+        start = time.perf_counter()
+        outcome: Outcome
+        message = ""
+        try:
+            outcome = work()
+        except STOPS_THE_RUN:
+            raise
+        except Exception:  # a crash of one example must neither end the run nor pass for a defence
+            outcome, message = "error", traceback.format_exc()
+        return self.record(outcome, message, time.perf_counter() - start)
+
+    def _judge(self, adversarial: Fields | None) -> Outcome:
+        """Believe no report: ask the system about the adversary once more."""
+        if adversarial is None:
+            return "failed"
+        columns = self.victim.columns
+        if len(adversarial) != len(columns) or not all(isinstance(x, str) for x in adversarial):
+            raise TypeError(f"expected an adversary of columns {columns}, got {adversarial!r}")
+        self.adversarial = tuple(adversarial)
+        self.answer = self._ask(self.adversarial)
+        kept = self.answer[0] == self.example.label
+        return "succeeded" if kept == (self.goal == "keep") else "failed"
+
+    def _ask(self, fields: Fields) -> tuple[int, float]:
+        """Predicted class, and the logit of the true class minus the best other."""
+        logits = self.victim.logits([fields])[0]
+        others = np.delete(logits, self.example.label)
+        return int(logits.argmax()), float(logits[self.example.label] - others.max())
