@@ -56,6 +56,7 @@ def benchmark(
     from robust_prefix.evaluation.bench import DATABASE
     from robust_prefix.evaluation.benchmark import run_benchmark
     from robust_prefix.evaluation.plan import Plan
+    from robust_prefix.evaluation.results import missing_cells
     from robust_prefix.evaluation.store import RecordStore
 
     plan = Plan.read(matrix)
@@ -70,7 +71,7 @@ def benchmark(
     processes = workers or (1 if place.type == "cuda" else cores())
     results = run_benchmark(cells, make, out, processes, similarity)
     with RecordStore(out / DATABASE) as store:
-        missing = store.items("missing")
+        missing = missing_cells(store)
     show_results(results, missing, out, json)
 
 

@@ -29,13 +29,13 @@ def report(
     """Write tables, summary and page anew from the records of a run; or compare two runs."""
     from robust_prefix.evaluation.bench import DATABASE
     from robust_prefix.evaluation.outputs import write_comparison, write_results
-    from robust_prefix.evaluation.results import Results
+    from robust_prefix.evaluation.results import Results, missing_cells
     from robust_prefix.evaluation.store import RecordStore
 
     folder = out or results
     with RecordStore(results / DATABASE) as store:
         if against is None:
-            runs, missing = write_results(store, folder), store.items("missing")
+            runs, missing = write_results(store, folder), missing_cells(store)
         else:
             runs = Results.read(store)
     if against is None:

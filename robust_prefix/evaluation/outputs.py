@@ -9,7 +9,7 @@ from typing import Any
 from robust_prefix import files
 from robust_prefix.evaluation.compare import Comparison, compare
 from robust_prefix.evaluation.markdown import comparison_markdown, render_markdown
-from robust_prefix.evaluation.results import Results
+from robust_prefix.evaluation.results import Results, missing_cells
 from robust_prefix.evaluation.store import RecordStore
 
 
@@ -30,7 +30,7 @@ def write_results(
     """
     opened = [stores] if isinstance(stores, RecordStore) else stores
     runs = [results for store in opened for results in Results.read(store)]
-    missing = {name: why for store in opened for name, why in store.items("missing").items()}
+    missing = {name: why for store in opened for name, why in missing_cells(store).items()}
     out_dir = Path(out_dir)
     write_tables(runs, out_dir)
     files.write_json(out_dir / "summary.json", summary_dict(runs, missing))

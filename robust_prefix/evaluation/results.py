@@ -65,6 +65,19 @@ class Results:
         return list(_doubted(found))
 
 
+def missing_cells(store: RecordStore) -> dict[str, str]:
+    """What ``Results.read`` cannot tell of, by the name of the cell, or of a part of one.
+
+    Returns:
+        Why there are no records: something has to be installed, or the run has not come that far.
+    """
+    found: dict[str, str] = dict(store.items("missing"))
+    for manifest in store.manifests:
+        if manifest.name not in found and not store.records(manifest):
+            found[manifest.name] = "no records yet; the command that made this folder resumes it"
+    return found
+
+
 def _doubted(found: Sequence[Results]) -> Iterator[Results]:
     """The same with the doubts that cells raise about one another."""
     flags: dict[tuple[str, str], list[str]] = {}

@@ -13,6 +13,7 @@ from evaluation_fakes import (
     DEFENSE,
     EXAMPLES,
     SwapAttack,
+    manifest,
     open_store,
     record,
     systems,
@@ -20,7 +21,7 @@ from evaluation_fakes import (
 from pages import Page, evaluated
 
 from robust_prefix.errors import ConfigError, ResourceError, StorageError
-from robust_prefix.evaluation import evaluate, write_results
+from robust_prefix.evaluation import RecordStore, evaluate, write_results
 from robust_prefix.evaluation.quality import Scorers, measure_quality, unmeasured
 
 NAMES = ("results.csv", "results.parquet", "summary.json", "report.md", "report.html")
@@ -88,6 +89,16 @@ def test_what_could_not_be_run_is_in_every_summary(tmp_path: Path) -> None:
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "Not run" in text
         assert "expected WordNet, got none; apt-get install it" in text
+
+
+def test_cells_that_were_not_reached_are_named(tmp_path: Path) -> None:
+    cells = [manifest(), manifest(attack="pwws")]
+    with RecordStore(tmp_path / "run.sqlite", cells) as store:
+        store.add(record())
+        write_results(store, tmp_path)
+    found = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert list(found["missing"]) == [cells[1].name]
+    assert "resumes it" in found["missing"][cells[1].name]
 
 
 def test_rows_say_what_they_cost(tmp_path: Path) -> None:

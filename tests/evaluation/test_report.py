@@ -187,7 +187,7 @@ def test_seeds_of_a_control_are_shown_once() -> None:
     run = results_of(records, protocols=("direct",), controls={DEFENSE: controls})
     page = Page(render_report([run]))
     systems_shown = [article.attributes["data-system"] for article in page.all("article")]
-    assert systems_shown == ["undefended"] * 5 + ["control of thesaurus"] * 5 + ["thesaurus"] * 5
+    assert systems_shown == ["undefended"] * 5 + ["thesaurus"] * 5 + ["control of thesaurus"] * 5
     assert "10 more records" in " ".join(p.text for p in page.all("p"))
 
 

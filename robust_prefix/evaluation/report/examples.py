@@ -105,13 +105,15 @@ def choose_examples(runs: Sequence[Results], cells: Sequence[str]) -> Examples:
 
 
 def _by_system(run: Results) -> dict[tuple[Role, str, str], list[Record]]:
-    """The records to choose from by role, defence and protocol."""
+    """The records to choose from by role, defence and protocol; systems as in the manifest."""
     others = {spec for specs in run.manifest.controls.values() for spec in specs[1:]}
     groups: dict[tuple[Role, str, str], list[Record]] = {}
     for record in run.records:
         if record.role != "control" or record.defense not in others:
             groups.setdefault((record.role, record.defense, record.protocol), []).append(record)
-    return groups
+    order = {spec: place for place, spec in enumerate(run.manifest.systems)}
+    ordered = sorted(groups, key=lambda system: order.get(system[1], len(order)))
+    return {system: groups[system] for system in ordered}
 
 
 def _shown(run: Results, record: Record, cell: str, names: Mapping[str, str]) -> Shown:
