@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BeforeValidator, PositiveInt
 
-from attacks.resource_base import Found
 from attacks.resources import find_resource, require_package
+from attacks.resources.base import Found
 from robust_prefix.errors import InputError, unknown_name
 from robust_prefix.evaluation.protocols import Attempt, Goal, Knowledge, ThreatModel, Victim
 from robust_prefix.specs import Spec

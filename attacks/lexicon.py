@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from attacks.neighbors import load_neighbors, match_case, neighbors_of
 from attacks.resources import find_resource, require_package
+from attacks.resources.neighbors import load_neighbors, match_case, neighbors_of
 from robust_prefix.errors import unknown_name
 
 SOURCES = ("wordnet", "counterfitted-neighbors")
@@ -36,7 +36,7 @@ def synonyms(
         if name not in SOURCES:
             raise unknown_name("source of synonyms", name, SOURCES)
     require_package("nltk")
-    from attacks.wordnet import english_stopwords, wordnet_synonyms
+    from attacks.resources.wordnet import english_stopwords, wordnet_synonyms
 
     found = {name: find_resource(name, data_dir) for name in sources}
     stopwords = frozenset(english_stopwords(find_resource("stopwords", data_dir)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from attacks.resource_base import Found
+from attacks.resources.base import Found
 from robust_prefix.backbones import CausalBackbone, load_backbone
 from robust_prefix.errors import ResourceError
 

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from attacks.base import Recipe, RecipeConfig
-from attacks.neighbors import Neighbors, load_neighbors, neighbors_of
+from attacks.resources.neighbors import Neighbors, load_neighbors, neighbors_of
 from attacks.victim import checked_logits
 from attacks.words import WORD
 from robust_prefix.evaluation.protocols import Attempt, Victim

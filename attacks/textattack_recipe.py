@@ -104,7 +104,7 @@ class TextAttackRecipe(Recipe[Config]):
 
     def _stopwords(self) -> list[str]:
         """The English stopwords of the folder that ``resources`` names."""
-        from attacks.wordnet import english_stopwords
+        from attacks.resources.wordnet import english_stopwords
 
         return english_stopwords(self._found("stopwords"))
 

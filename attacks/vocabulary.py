@@ -55,31 +55,37 @@ _last: dict[str, Vocabulary] = {}
 def read_vocabulary(victim: GradientVictim) -> Vocabulary:
     """The words that are one token of ``victim``: letters alone, and encoded as that very token.
 
-    Special tokens and pieces of characters are none. What is one token at a text's beginning may
-    be a piece of a word elsewhere, such as ``ing``.
+    Special tokens and pieces of characters are none. Without a space before it a token may as well
+    be the rest of a longer word, such as ``ance``: only what is one token behind a space, too,
+    counts there.
     """
     embeddings = victim.embeddings()
     key = hashlib.blake2b(embeddings[::64].tobytes()).hexdigest()
     if key not in _last:
         texts = [victim.decode([token]) for token in range(len(embeddings))]
+        spaced = [
+            token
+            for token, text in enumerate(texts)
+            if text.startswith(" ") and text.removeprefix(" ").isalpha()
+        ]
+        known = {texts[token].removeprefix(" ") for token in spaced}
+        bare = [token for token, text in enumerate(texts) if text in known]
         _last.clear()
         _last[key] = Vocabulary(
-            spaced=_words(victim, texts, embeddings, " "),
-            bare=_words(victim, texts, embeddings, ""),
+            spaced=_stable(victim, texts, embeddings, spaced),
+            bare=_stable(victim, texts, embeddings, bare),
         )
     return _last[key]
 
 
-def _words(victim: GradientVictim, texts: list[str], embeddings: np.ndarray, before: str) -> Words:
-    found = [
-        token
-        for token, text in enumerate(texts)
-        if text.startswith(before) and text.removeprefix(before).isalpha()
-    ]
-    encoded = victim.encode([texts[token] for token in found])
-    stable = [token for token, row in zip(found, encoded, strict=True) if tuple(row) == (token,)]
+def _stable(
+    victim: GradientVictim, texts: list[str], embeddings: np.ndarray, tokens: list[int]
+) -> Words:
+    """Those of ``tokens`` whose text is encoded as the token itself."""
+    rows = victim.encode([texts[token] for token in tokens])
+    kept = [token for token, row in zip(tokens, rows, strict=True) if tuple(row) == (token,)]
     return Words(
-        tuple(texts[token].removeprefix(before) for token in stable),
-        np.array(stable, dtype=np.intp),
-        embeddings[stable],
+        tuple(texts[token].removeprefix(" ") for token in kept),
+        np.array(kept, dtype=np.intp),
+        embeddings[kept],
     )

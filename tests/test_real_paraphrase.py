@@ -6,7 +6,7 @@ import pytest
 
 from attacks.paraphraser import Paraphraser
 from attacks.resources import find_resource, is_available
-from attacks.sentence_encoder import load_encoder
+from attacks.resources.sentence_encoder import load_encoder
 from robust_prefix.backbones import MODELS, load_backbone
 
 pytestmark = [

@@ -89,9 +89,9 @@ class A2T(TextAttackRecipe[A2TConfig]):
         )
         from textattack.search_methods import GreedyWordSwapWIR
 
-        from attacks.gradient_ranking import GradientRanking
-        from attacks.part_of_speech import SamePartOfSpeech
-        from attacks.sentence_similarity import SentenceSimilarity
+        from attacks.parts.gradient_ranking import GradientRanking
+        from attacks.parts.part_of_speech import SamePartOfSpeech
+        from attacks.parts.sentence_similarity import SentenceSimilarity
 
         return Parts(
             self._swap(),
@@ -112,8 +112,8 @@ class A2T(TextAttackRecipe[A2TConfig]):
         )
 
     def _swap(self) -> Any:
-        from attacks.masked_swaps import MaskedSwap
-        from attacks.neighbor_swap import NeighborSwap
+        from attacks.parts.masked_swaps import MaskedSwap
+        from attacks.parts.neighbor_swap import NeighborSwap
 
         if self.config.candidates == "masked-lm":
             return MaskedSwap(self._found("bert-base-uncased"), self.config.max_candidates)

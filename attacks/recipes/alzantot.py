@@ -66,9 +66,9 @@ class Alzantot(TextAttackRecipe[AlzantotConfig]):
             StopwordModification,
         )
 
-        from attacks.fluency import MostFluent
-        from attacks.neighbor_swap import NeighborSwap
-        from attacks.population_search import GeneticSearch
+        from attacks.parts.fluency import MostFluent
+        from attacks.parts.neighbor_swap import NeighborSwap
+        from attacks.parts.population_search import GeneticSearch
 
         config = self.config
         return Parts(

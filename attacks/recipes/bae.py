@@ -68,9 +68,9 @@ class BAE(TextAttackRecipe[BAEConfig]):
         )
         from textattack.search_methods import GreedyWordSwapWIR
 
-        from attacks.masked_swaps import MaskedSwap
-        from attacks.part_of_speech import SamePartOfSpeech
-        from attacks.sentence_similarity import SentenceSimilarity
+        from attacks.parts.masked_swaps import MaskedSwap
+        from attacks.parts.part_of_speech import SamePartOfSpeech
+        from attacks.parts.sentence_similarity import SentenceSimilarity
 
         return Parts(
             MaskedSwap(self._found("bert-base-uncased"), self.config.max_candidates),

@@ -65,8 +65,8 @@ class BERTAttack(TextAttackRecipe[BERTAttackConfig]):
         )
         from textattack.search_methods import GreedyWordSwapWIR
 
-        from attacks.masked_swaps import PieceSwap
-        from attacks.sentence_similarity import SentenceSimilarity
+        from attacks.parts.masked_swaps import PieceSwap
+        from attacks.parts.sentence_similarity import SentenceSimilarity
 
         return Parts(
             PieceSwap(self._found("bert-base-uncased"), self.config.max_candidates),

@@ -53,8 +53,13 @@ class Checklist(TextAttackRecipe[ChecklistConfig]):
         from textattack.constraints.pre_transformation import RepeatModification
         from textattack.transformations import CompositeTransformation
 
-        from attacks.checklist_swaps import ContractionSwap, LocationSwap, NameSwap, NumberSwap
-        from attacks.greedy_search import GreedySearch
+        from attacks.parts.checklist_swaps import (
+            ContractionSwap,
+            LocationSwap,
+            NameSwap,
+            NumberSwap,
+        )
+        from attacks.parts.greedy_search import GreedySearch
 
         draws = self.config.draws
         return Parts(

@@ -72,9 +72,9 @@ class CLARE(TextAttackRecipe[CLAREConfig]):
         )
         from textattack.transformations import CompositeTransformation
 
-        from attacks.greedy_search import GreedySearch
-        from attacks.masked_swaps import MaskedInsertion, MaskedMerge, MaskedSwap
-        from attacks.sentence_similarity import SentenceSimilarity
+        from attacks.parts.greedy_search import GreedySearch
+        from attacks.parts.masked_swaps import MaskedInsertion, MaskedMerge, MaskedSwap
+        from attacks.parts.sentence_similarity import SentenceSimilarity
 
         model, count = self._found("distilroberta-base"), self.config.max_candidates
         tagger = self._found("averaged_perceptron_tagger_eng")

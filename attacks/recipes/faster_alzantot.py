@@ -66,9 +66,9 @@ class FasterAlzantot(TextAttackRecipe[FasterAlzantotConfig]):
             StopwordModification,
         )
 
-        from attacks.fluency import FluentEnough
-        from attacks.neighbor_swap import NeighborSwap
-        from attacks.population_search import GeneticSearch
+        from attacks.parts.fluency import FluentEnough
+        from attacks.parts.neighbor_swap import NeighborSwap
+        from attacks.parts.population_search import GeneticSearch
 
         config = self.config
         return Parts(

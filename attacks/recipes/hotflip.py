@@ -36,7 +36,7 @@ from pydantic import Field, PositiveInt
 
 from attacks.base import Recipe
 from attacks.gradients import GradientConfig, Gradients
-from attacks.neighbors import load_neighbors
+from attacks.resources.neighbors import load_neighbors
 from attacks.substitution import Queries, Slot, place, substitute
 from attacks.victim import gradient_victim
 from attacks.vocabulary import Vocabulary, read_vocabulary
@@ -157,7 +157,7 @@ class HotFlip(Recipe[HotFlipConfig]):
         """Whether ``word`` in ``slot`` of the original is tagged as the word it replaces."""
         if not self.config.same_pos:
             return True
-        from attacks.tagger import universal_tags
+        from attacks.resources.tagger import universal_tags
 
         found = self._found("averaged_perceptron_tagger_eng")
         matches = list(WORD.finditer(fields[slot.column]))
@@ -168,7 +168,7 @@ class HotFlip(Recipe[HotFlipConfig]):
 
     @cached_property
     def _stopwords(self) -> frozenset[str]:
-        from attacks.wordnet import english_stopwords
+        from attacks.resources.wordnet import english_stopwords
 
         return frozenset(english_stopwords(self._found("stopwords")))
 

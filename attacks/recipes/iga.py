@@ -60,8 +60,8 @@ class IGA(TextAttackRecipe[IGAConfig]):
         from textattack.constraints.overlap import MaxWordsPerturbed
         from textattack.constraints.pre_transformation import StopwordModification
 
-        from attacks.neighbor_swap import NeighborSwap
-        from attacks.population_search import ImprovedGeneticSearch
+        from attacks.parts.neighbor_swap import NeighborSwap
+        from attacks.parts.population_search import ImprovedGeneticSearch
 
         config = self.config
         return Parts(

@@ -11,7 +11,7 @@ As in TextAttack 0.3.11 (``InputReductionFeng2018``) but for:
 
 * Stopwords go, too, as in the paper; TextAttack spares them, and so hardly ever gets to one word.
 * Words are ranked by the victim's scores once a round, and rounds follow each other until nothing
-  goes; TextAttack ranks once and then confuses the words' places (see ``attacks.reduction``). The
+  goes; TextAttack ranks once and then confuses the words' places (see ``parts.reduction``). The
   paper ranks anew after each removal, by gradients, and keeps the 5 best texts.
 * The attack ends at ``target_words``; TextAttack calls whatever is left a success.
 * Only the words of the columns that ``modify`` names go and are counted. Punctuation stays.
@@ -49,13 +49,13 @@ class InputReduction(TextAttackRecipe[InputReductionConfig]):
         """Deletion of single words, the least important first."""
         from textattack.transformations import WordDeletion
 
-        from attacks.reduction import ReductionSearch
+        from attacks.parts.reduction import ReductionSearch
 
         return Parts(WordDeletion(), [], ReductionSearch())
 
     def goal_function(self, **settings: Any) -> Any:
         """See ``TextAttackRecipe``: the answer stays, the words go."""
-        from attacks.reduction import KeepAnswer
+        from attacks.parts.reduction import KeepAnswer
 
         reducible = [column not in self._protected for column in self.columns]
         return KeepAnswer(self._wrapper, reducible, self.config.target_words, **settings)

@@ -69,10 +69,10 @@ class Kuleshov(TextAttackRecipe[KuleshovConfig]):
             StopwordModification,
         )
 
-        from attacks.fluency import FluentEnough
-        from attacks.greedy_search import GreedySearch
-        from attacks.neighbor_swap import NeighborSwap
-        from attacks.sentence_similarity import SentenceSimilarity
+        from attacks.parts.fluency import FluentEnough
+        from attacks.parts.greedy_search import GreedySearch
+        from attacks.parts.neighbor_swap import NeighborSwap
+        from attacks.parts.sentence_similarity import SentenceSimilarity
 
         config = self.config
         return Parts(

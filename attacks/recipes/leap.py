@@ -53,8 +53,8 @@ class LEAP(TextAttackRecipe[LEAPConfig]):
         from textattack.constraints.overlap import MaxWordsPerturbed
         from textattack.constraints.pre_transformation import StopwordModification
 
-        from attacks.population_search import LevySwarmSearch
-        from attacks.wordnet_swap import WordNetSwap
+        from attacks.parts.population_search import LevySwarmSearch
+        from attacks.parts.wordnet_swap import WordNetSwap
 
         return Parts(
             WordNetSwap(self._found("wordnet")),

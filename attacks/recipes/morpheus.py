@@ -44,8 +44,8 @@ class Morpheus(TextAttackRecipe[MorpheusConfig]):
 
     def parts(self) -> Parts:
         """All inflections of a word, greedy in the order of the text."""
-        from attacks.inflection_swap import InflectionSwap
-        from attacks.ordered_search import OrderedSearch
+        from attacks.parts.inflection_swap import InflectionSwap
+        from attacks.parts.ordered_search import OrderedSearch
 
         return Parts(
             InflectionSwap(self._found("averaged_perceptron_tagger_eng")), [], OrderedSearch()

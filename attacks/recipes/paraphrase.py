@@ -30,7 +30,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from attacks.base import Recipe, RecipeConfig
 from attacks.label_queries import LabelQueries
 from attacks.paraphraser import Paraphraser, load_paraphraser
-from attacks.sentence_encoder import SentenceEncoder, load_encoder
+from attacks.resources.sentence_encoder import SentenceEncoder, load_encoder
 from attacks.words import WORD
 from robust_prefix.evaluation.protocols import Attempt, Victim
 from robust_prefix.tasks import Fields

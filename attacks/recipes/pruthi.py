@@ -61,7 +61,7 @@ class Pruthi(TextAttackRecipe[PruthiConfig]):
             WordSwapRandomCharacterInsertion,
         )
 
-        from attacks.greedy_search import GreedySearch
+        from attacks.parts.greedy_search import GreedySearch
 
         typos = (
             WordSwapNeighboringCharacterSwap,

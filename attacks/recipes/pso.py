@@ -53,8 +53,8 @@ class PSO(TextAttackRecipe[PSOConfig]):
             StopwordModification,
         )
 
-        from attacks.population_search import SwarmSearch
-        from attacks.wordnet_swap import WordNetSwap
+        from attacks.parts.population_search import SwarmSearch
+        from attacks.parts.wordnet_swap import WordNetSwap
 
         return Parts(
             WordNetSwap(self._found("wordnet")),

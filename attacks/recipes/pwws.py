@@ -54,7 +54,7 @@ class PWWS(TextAttackRecipe[PWWSConfig]):
         )
         from textattack.search_methods import GreedyWordSwapWIR
 
-        from attacks.wordnet_swap import WordNetSwap
+        from attacks.parts.wordnet_swap import WordNetSwap
 
         return Parts(
             WordNetSwap(self._found("wordnet")),

@@ -72,9 +72,9 @@ class TextBugger(TextAttackRecipe[TextBuggerConfig]):
             WordSwapRandomCharacterInsertion,
         )
 
-        from attacks.homoglyph_swap import HomoglyphSwap
-        from attacks.neighbor_swap import NeighborSwap
-        from attacks.sentence_similarity import SentenceSimilarity
+        from attacks.parts.homoglyph_swap import HomoglyphSwap
+        from attacks.parts.neighbor_swap import NeighborSwap
+        from attacks.parts.sentence_similarity import SentenceSimilarity
 
         inside = {"random_one": True, "skip_first_char": True, "skip_last_char": True}
         return Parts(

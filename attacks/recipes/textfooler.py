@@ -67,9 +67,9 @@ class TextFooler(TextAttackRecipe[TextFoolerConfig]):
         )
         from textattack.search_methods import GreedyWordSwapWIR
 
-        from attacks.neighbor_swap import NeighborSwap
-        from attacks.part_of_speech import SamePartOfSpeech
-        from attacks.sentence_similarity import SentenceSimilarity
+        from attacks.parts.neighbor_swap import NeighborSwap
+        from attacks.parts.part_of_speech import SamePartOfSpeech
+        from attacks.parts.sentence_similarity import SentenceSimilarity
 
         return Parts(
             NeighborSwap(self._found("counterfitted-neighbors"), self.config.max_candidates),

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def find_encoder(data_dir: Path | None) -> Callable[[], Encoder] | None:
     """What loads it when it is first needed; None, with a line in the log, where it is not here."""
     from attacks.resources import find_resource, get_command, is_available
-    from attacks.sentence_encoder import load_encoder
+    from attacks.resources.sentence_encoder import load_encoder
 
     name = "sentence-encoder"
     if not is_available(name, data_dir):

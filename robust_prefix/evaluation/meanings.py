@@ -43,8 +43,8 @@ MEANINGS = {
     "by scores, and by gradients through an approximation.",
     "gradients not finite": "Gradient attacks go astray on it, which is no robustness. Attack it "
     "by scores.",
-    "memory hardly checked": "A lookup of the evaluated texts may go unseen. Keep texts for "
-    "comparison: evaluate fewer than there are, or give the task a dev split.",
+    "memory hardly checked": "A lookup of the evaluated texts may go unseen. Keep texts of the "
+    "same kind for comparison: evaluate fewer than there are, or give the task a dev split.",
     "memory": "It seems to know the texts it is evaluated on, so its accuracy says nothing about "
     "new ones. Look what the defence was fitted on; evaluate on texts it cannot have seen.",
     "check failed": "The check crashed, so the doubt it was to settle stays. Mend what the "

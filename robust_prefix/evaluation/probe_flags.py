@@ -40,7 +40,7 @@ MEMORY_P_VALUE = 1e-4
 1,000 draws of 32 and 32 texts: one alarm with random-prefix, none with ``none`` or projection."""
 
 INNOCENT_P_VALUE = 1e-2
-"""What the undefended model shows below this is a difference of the texts and no memory."""
+"""What the undefended model shows below this is a difference of the texts, and no memory."""
 
 KEPT_SHARE = 0.9
 """Share of texts, in every class, that are answered right though a third of their content was
@@ -128,17 +128,15 @@ def _gradients(found: Mapping[str, Any], undefended: Mapping[str, Any]) -> list[
 
 
 def _memory(found: Mapping[str, Any], undefended: Mapping[str, Any], itself: bool) -> list[str]:
-    innocent = {} if itself else undefended.get("p_values", {})
-    telling = [
-        name
-        for name, p_value in found["p_values"].items()
-        if p_value < MEMORY_P_VALUE and innocent.get(name, 1.0) > INNOCENT_P_VALUE
-    ]
+    telling = {name for name, p in found["p_values"].items() if p < MEMORY_P_VALUE}
+    innocent = {name for name, p in undefended.get("p_values", {}).items() if p < INNOCENT_P_VALUE}
     flags = []
-    if telling:
-        flags.append(
-            f"memory: the evaluated texts are answered unlike others ({', '.join(telling)})"
-        )
+    if itself:
+        if telling:
+            flags.append("memory hardly checked: texts outside the run are of another kind")
+    elif telling - innocent:
+        told = ", ".join(name for name in found["p_values"] if name in telling - innocent)
+        flags.append(f"memory: the evaluated texts are answered unlike others ({told})")
     kept, usual = _kept_share(found), _kept_share(undefended)
     if kept >= KEPT_SHARE and kept >= usual + KEPT_GAIN:
         flags.append("memory: answers stay where the content is gone")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from attacks import debian_wordnet
 from attacks.base import Recipe
+from attacks.resources import debian_wordnet
 from robust_prefix.backbones import CausalBackbone
 
 # (file, synset type, words, place of the head among the entries): charming and lovely are
@@ -179,7 +179,7 @@ def language_model(
 ) -> CausalBackbone:
     """A tiny, untrained language model stands before an installed one, for this test."""
     monkeypatch.syspath_prepend(language_model_package)
-    monkeypatch.setattr("attacks.language_model.load_backbone", lambda *_, **__: backbone)
+    monkeypatch.setattr("attacks.resources.language_model.load_backbone", lambda *_, **__: backbone)
     return backbone
 
 

@@ -18,7 +18,7 @@ PAIR = ("premise", "hypothesis")
 def swaps(build: Build) -> Any:
     """The module, once TextAttack is there to be imported."""
     build("checklist")
-    from attacks import checklist_swaps
+    from attacks.parts import checklist_swaps
 
     return checklist_swaps
 

@@ -15,7 +15,7 @@ import torch
 from attacks import build_attack
 from attacks.base import Recipe
 from attacks.resources import find_resource, is_available
-from attacks.sentence_encoder import SentenceEncoder, load_encoder
+from attacks.resources.sentence_encoder import SentenceEncoder, load_encoder
 
 Build = Callable[..., Recipe]
 WINDOW = 15  # words from which on TextFooler compares meanings
@@ -118,7 +118,7 @@ def test_universal_tags_are_those_of_nltks_map(build: Build, users_data_dir: str
     if not archive.is_file():
         pytest.skip("no universal_tagset: set ROBUST_PREFIX_DATA to a folder with nltk_data")
     build("deepwordbug")
-    from attacks.part_of_speech import UNIVERSAL_TAGS
+    from attacks.parts.part_of_speech import UNIVERSAL_TAGS
 
     with zipfile.ZipFile(archive) as opened:
         lines = opened.read("universal_tagset/en-ptb.map").decode().split("\n")
@@ -146,7 +146,7 @@ def test_lookalikes_are_letters_of_the_same_case(build: Build) -> None:
     build("deepwordbug")
     from textattack.shared.utils import words_from_text
 
-    from attacks.homoglyph_swap import LOOKALIKES
+    from attacks.parts.homoglyph_swap import LOOKALIKES
 
     assert len(set(LOOKALIKES.values())) == len(LOOKALIKES)
     for letter, double in LOOKALIKES.items():

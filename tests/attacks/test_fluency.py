@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from attacks.base import Recipe
-from attacks.language_model import LanguageModel, load_language_model
-from attacks.resource_base import Found
 from attacks.resources import find_resource, get_command, is_available
+from attacks.resources.base import Found
+from attacks.resources.language_model import LanguageModel, load_language_model
 from robust_prefix.backbones import CausalBackbone
 
 Build = Callable[..., Recipe]
@@ -38,7 +38,7 @@ class Scripted:
 def scripted(build: Build, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Makes a constraint over a scripted model: ``scripted("MostFluent", model, **settings)``."""
     build("deepwordbug")  # imports TextAttack
-    from attacks import fluency
+    from attacks.parts import fluency
 
     def made(name: str, model: Scripted, **settings: Any) -> Any:
         monkeypatch.setattr(fluency, "load_language_model", lambda _: model)

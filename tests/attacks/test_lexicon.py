@@ -44,7 +44,7 @@ def test_an_unknown_source_is_named(lists: Path) -> None:
 def test_wordnet_gives_what_pwws_tries(users_data_dir: str | None) -> None:
     if users_data_dir is None:
         pytest.skip("no WordNet: set ROBUST_PREFIX_DATA")
-    from attacks.wordnet_swap import WordNetSwap
+    from attacks.parts.wordnet_swap import WordNetSwap
 
     substitutes = synonyms(users_data_dir, ["wordnet"])
     swap = WordNetSwap(find_resource("wordnet", users_data_dir))

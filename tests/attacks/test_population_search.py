@@ -59,7 +59,7 @@ def test_a_particle_turns_towards_the_elite(name: str, build: Build) -> None:
     from textattack.search_methods import PopulationMember
     from textattack.shared import AttackedText
 
-    from attacks import population_search
+    from attacks.parts import population_search
 
     search = getattr(population_search, name)(population=2, iterations=1)
     search.post_turn_check = False
@@ -85,7 +85,7 @@ def test_the_first_generation_has_the_best_neighbour_of_each_word(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attack = build("iga(population=9, iterations=1, max_changed=1)")
-    from attacks.population_search import ImprovedGeneticSearch
+    from attacks.parts.population_search import ImprovedGeneticSearch
 
     seen: list[str] = []
     crossover = ImprovedGeneticSearch._crossover

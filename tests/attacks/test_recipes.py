@@ -303,7 +303,7 @@ def test_without_wordnet_pwws_says_how_to_get_it(
 ) -> None:
     import nltk
 
-    from attacks import debian_wordnet
+    from attacks.resources import debian_wordnet
 
     monkeypatch.setattr(nltk.data, "path", [])
     monkeypatch.setattr(debian_wordnet, "FOLDER", tmp_path / "none")
@@ -322,7 +322,7 @@ def test_it_does_as_textattacks_own_recipe(
     from nltk.corpus.reader import WordNetCorpusReader
     from textattack.transformations.word_swaps import word_swap_wordnet
 
-    from attacks.nltk_data import nltk_root
+    from attacks.resources.nltk_data import nltk_root
 
     monkeypatch.setattr(nltk, "download", lambda *_: False)
     root = nltk_root(find_resource("wordnet", data_dir))

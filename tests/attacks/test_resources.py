@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from attacks import debian_wordnet, list_attacks
-from attacks.nltk_data import nltk_root
-from attacks.resources import find_resource, is_available
+from attacks import list_attacks
+from attacks.resources import debian_wordnet, find_resource, is_available
+from attacks.resources.nltk_data import nltk_root
 from robust_prefix.errors import ConfigError, ResourceError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from attacks import build_attack
-from attacks.font import FontFile
+from attacks.resources.font import FontFile
 from attacks.visual_neighbors import Lookalikes, described_alike, drawn_alike, marked
 from robust_prefix.errors import ConfigError, InputError, ResourceError
 

@@ -222,7 +222,7 @@ def test_a_word_list_that_is_missing_is_named_with_its_command(
 ) -> None:
     import nltk
 
-    from attacks import debian_wordnet
+    from attacks.resources import debian_wordnet
 
     monkeypatch.setattr(nltk.data, "path", [])
     monkeypatch.setattr(debian_wordnet, "FOLDER", tmp_path / "no-wordnet-base")

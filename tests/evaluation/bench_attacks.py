@@ -1,25 +1,43 @@
-"""Attacks that worker processes of the tests can build: word swaps that meet with accidents.
-
-``BENCH_ACCIDENTS`` names a folder. Where it is set ``fragile`` loses its process once at each text,
-which a file there remembers, and ``hungry`` finds its word list once the file ``words`` is there.
-"""
+"""Attacks that meet with accidents, and a pool of one process in which they can be survived."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from robust_prefix.errors import ConfigError, ResourceError, unknown_name
+from robust_prefix.errors import ConfigError, ResourceError, RobustPrefixError, unknown_name
+from robust_prefix.evaluation.pool import Died, Event, Failed, Finished, Told
 from robust_prefix.evaluation.protocols import Attempt, Example, Goal, ThreatModel, Victim
 from robust_prefix.evaluation.workbench import Workbench
 from robust_prefix.tasks import Fields
 
 WORDS = ("good", "bad", "fine", "dull", "warm", "cold", "film", "plot")
+
+
+class Death(BaseException):
+    """The process ends here."""
+
+
+@dataclass
+class Accidents:
+    """What is out there; the tests change it.
+
+    Attributes:
+        folder: where ``Fragile`` remembers what it has died of; None keeps it well.
+        words: whether the word list is there.
+    """
+
+    folder: Path | None = None
+    words: bool = False
+
+
+ACCIDENTS = Accidents()
 
 
 class Swap:
@@ -45,15 +63,13 @@ class Swap:
 
 
 class Fragile(Swap):
-    """Loses its process at the first try of each text."""
+    """Loses its process at the first try of each text, if there is a folder to remember it."""
 
     def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
-        folder = os.environ.get("BENCH_ACCIDENTS")
-        if folder is not None:
-            mark = Path(folder) / f"{seed}"
-            if not mark.exists():
-                mark.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+        folder = ACCIDENTS.folder
+        if folder is not None and not (folder / f"{seed}").exists():
+            (folder / f"{seed}").touch()
+            raise Death("it was ended by SIGKILL, as when memory is short")
         return super().perturb(victim, fields, label, seed)
 
 
@@ -62,7 +78,7 @@ class Deadly(Swap):
 
     def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
         if "plot" in fields[0].split():
-            os.kill(os.getpid(), signal.SIGSEGV)
+            raise Death("it was ended by SIGSEGV")
         return super().perturb(victim, fields, label, seed)
 
 
@@ -79,7 +95,7 @@ class Hungry(Swap):
     """Misses its word list in the middle of the work."""
 
     def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
-        if "plot" in fields[0].split() and not _words().exists():
+        if "plot" in fields[0].split() and not ACCIDENTS.words:
             raise ResourceError("expected a word list, got none; run: touch words")
         return super().perturb(victim, fields, label, seed)
 
@@ -122,7 +138,7 @@ ATTACKS: dict[str, type[Swap]] = {
 
 
 def build_attack(spec: str, columns: tuple[str, ...], data_dir: object = None) -> Swap:
-    if spec == "absent" and not _words().exists():
+    if spec == "absent" and not ACCIDENTS.words:
         raise ResourceError("expected a dictionary, got none; run: touch words")
     return ATTACKS[spec](spec)
 
@@ -137,5 +153,52 @@ def make_workbench(data_dir: Path) -> Workbench:
     return Workbench(build_attack, "cpu", "float32", data_dir)
 
 
-def _words() -> Path:
-    return Path(os.environ.get("BENCH_ACCIDENTS", "/nowhere")) / "words"
+class InlinePool:
+    """In the place of ``Pool``: its workers are generators that take turns in a random order."""
+
+    started = 0
+
+    def __init__(self, workers: int, make: Callable[[], Workbench]) -> None:
+        self._make = make
+        self._benches: list[Workbench | None] = [None] * workers
+        self._random = random.Random(workers)
+
+    def run(self, take: Callable[[], Any]) -> Iterator[Event[Any]]:
+        busy: dict[int, tuple[Any, Iterator[Any]]] = {}
+        while True:
+            for place in range(len(self._benches)):
+                if place not in busy and (job := take()) is not None:
+                    busy[place] = (job, self._work(place, job))
+            if not busy:
+                return
+            place = self._random.choice(list(busy))
+            job, events = busy[place]
+            event = next(events)
+            if not isinstance(event, Told):
+                del busy[place]
+            yield event
+
+    def _work(self, place: int, job: Any) -> Iterator[Event[Any]]:
+        try:
+            bench = self._benches[place]
+            if bench is None:
+                InlinePool.started += 1
+                bench = self._benches[place] = self._make()
+            for value in job(bench):
+                yield Told(job, value)
+        except Death as death:
+            self._benches[place] = None
+            yield Died(job, str(death))
+        except RobustPrefixError as error:
+            yield Failed(job, error)
+        else:
+            yield Finished(job)
+
+    def close(self, at_once: bool = True) -> None:
+        self._benches = [None] * len(self._benches)
+
+    def __enter__(self) -> InlinePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,4 +1,7 @@
-"""A matrix: the same bytes whatever happens on the way, and accidents that end where they should."""
+"""A matrix: the same bytes whatever happens on the way, and accidents that end where they belong.
+
+Real processes are in ``test_pool`` and, with real attacks, in the tests of the command.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import csv
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_attacks import canonical, make_workbench
+import torch
+from bench_attacks import ACCIDENTS, InlinePool, canonical, make_workbench
 
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import SubspaceConfig
@@ -49,8 +53,12 @@ def run_folder(
 
 
 @pytest.fixture
-def benchmark(run_folder: Path, data_dir: Path) -> Benchmark:
+def benchmark(
+    run_folder: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Benchmark]:
     """Runs a matrix into a folder."""
+    monkeypatch.setattr("robust_prefix.evaluation.benchmark.Pool", InlinePool)
+    before = torch.get_num_threads()
 
     def run(out: Path, attacks: list[str], workers: int = 1, **changes: Any) -> list[Results]:
         values: dict[str, Any] = {
@@ -63,7 +71,8 @@ def benchmark(run_folder: Path, data_dir: Path) -> Benchmark:
         cells = Plan(**(values | changes)).cells(canonical, data_dir)
         return run_benchmark(cells, functools.partial(make_workbench, data_dir), out, workers)
 
-    return run
+    yield run
+    torch.set_num_threads(before)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -87,7 +96,7 @@ def test_neither_workers_nor_their_deaths_change_a_byte(
     one = benchmark(tmp_path / "one", attacks, workers=1, num_examples=3)
     assert caplog.text.count("a worker process died") == 0
     (tmp_path / "accidents").mkdir()
-    monkeypatch.setenv("BENCH_ACCIDENTS", str(tmp_path / "accidents"))
+    monkeypatch.setattr(ACCIDENTS, "folder", tmp_path / "accidents")
     benchmark(tmp_path / "two", attacks, workers=2, num_examples=3)
     assert caplog.text.count("a worker process died") >= 3
     assert "it was ended by SIGKILL, as when memory is short" in caplog.text
@@ -161,8 +170,7 @@ def test_accidents_end_where_they_belong(
 
     # once the words are there, the same call takes up what was missing, and nothing else changes
     made = {record.key: record for results in found for record in results.records}
-    monkeypatch.setenv("BENCH_ACCIDENTS", str(tmp_path))
-    (tmp_path / "words").touch()
+    monkeypatch.setattr(ACCIDENTS, "words", True)
     resumed = benchmark(folder, attacks, workers=2)
     assert [results.manifest.attack for results in resumed] == list(map(canonical, attacks))
     assert {key.partition(" ")[0] for key in missing(folder)} == {"choosy"}
@@ -188,8 +196,11 @@ def test_a_folder_with_something_else(benchmark: Benchmark, tmp_path: Path) -> N
         benchmark(tmp_path, ["swap"], protocols=["direct"], num_examples=1)
     with RecordStore(tmp_path / "run.sqlite") as store:
         manifests = store.manifests
-    # a run that is on: said before any worker starts
-    with RecordStore(tmp_path / "run.sqlite", manifests):
-        with pytest.raises(StorageError, match="in use by another live process"):
-            benchmark(tmp_path, ["swap"])
+    started = InlinePool.started
+    with (
+        RecordStore(tmp_path / "run.sqlite", manifests),
+        pytest.raises(StorageError, match="in use by another live process"),
+    ):
+        benchmark(tmp_path, ["swap"])
+    assert InlinePool.started == started  # said before any work
     assert contents(tmp_path) == before

@@ -26,7 +26,7 @@ from robust_prefix.fitting import fit_subspaces
 from robust_prefix.prefixes import Prefix
 from robust_prefix.runs import ZOO
 from robust_prefix.subspaces import Subspaces
-from robust_prefix.tasks import Task
+from robust_prefix.tasks import Task, load_task
 
 RANDOMIZED = "randomized: answers change from run to run"
 BATCH = "batch-dependent: answers change with the other texts of a batch"
@@ -63,14 +63,12 @@ def _probe(
     classifier: PrefixClassifier,
     reviews: list[Example],
     defense: Defense[Any],
+    texts: int = MEMORY_TEXTS,
     gradients: bool = False,
 ) -> dict[str, Any]:
+    others = reviews[MEMORY_TEXTS:] if texts == MEMORY_TEXTS else ()
     return probe(
-        classifier.with_defense(defense),
-        reviews[:MEMORY_TEXTS],
-        0,
-        others=reviews[MEMORY_TEXTS:],
-        gradients=gradients,
+        classifier.with_defense(defense), reviews[:texts], 0, others=others, gradients=gradients
     )
 
 
@@ -162,15 +160,15 @@ PLANTED: dict[str, tuple[Callable[[], Defense[Any]], str]] = {
     "secretly-tuned": (planted.secretly_tuned, UNDECLARED),
     "hard-votes": (
         lambda: planted.masked_vote(copies=3, hard=True),
-        "coarse scores: 2 values on 32 texts",
+        "coarse scores: 2 values on 8 texts",
     ),
     "constant": (
-        lambda: planted.on_logits(lambda scores: torch.zeros_like(scores)),
-        "coarse scores: 1 value on 32 texts",
+        lambda: planted.on_logits(torch.zeros_like),
+        "coarse scores: 1 value on 8 texts",
     ),
     "one-hot": (
         lambda: planted.on_logits(lambda scores: scores * 1e4),
-        "saturated scores: probability 1 on 32 of 32 texts",
+        "saturated scores: probability 1 on 8 of 8 texts",
     ),
     "no-gradients": (lambda: planted.on_logits(torch.Tensor.detach), "no gradients"),
     "zero-gradients": (
@@ -188,7 +186,7 @@ def test_what_is_planted_is_flagged(
     undefended: dict[str, Any],
 ) -> None:
     build, flag = PLANTED[name]
-    found = _probe(classifier, reviews, build(), gradients="gradients" in name)
+    found = _probe(classifier, reviews, build(), texts=8, gradients="gradients" in name)
     assert flag in probe_flags(found, undefended)
 
 
@@ -198,8 +196,8 @@ def test_the_papers_setting_depends_on_its_neighbours(
     undefended: dict[str, Any],
     spaces: Subspaces,
 ) -> None:
-    found = _probe(classifier, reviews, RobustPrefix(spaces, mode="batch", steps=3))
-    assert probe_flags(found, undefended) == [BATCH]
+    found = _probe(classifier, reviews, RobustPrefix(spaces, mode="batch", steps=3), texts=8)
+    assert BATCH in probe_flags(found, undefended)
 
 
 def test_a_probe_is_json_and_comes_out_the_same_again(
@@ -263,8 +261,36 @@ def test_declared_and_counted_optimisation_is_no_doubt() -> None:
     assert UNDECLARED not in probe_flags(found, None)
 
 
+def test_texts_of_another_kind_are_no_memory(
+    classifier: PrefixClassifier, reviews: list[Example]
+) -> None:
+    """What the undefended model shows as well is not the defence's doing."""
+    strange = [Example(i, (f"{'bad ' * i}film",), i % 2) for i in range(1, 33)]
+
+    def find(defense: Defense[Any]) -> dict[str, Any]:
+        return probe(classifier.with_defense(defense), reviews[:32], 0, others=strange)
+
+    undefended = find(NoDefense())
+    halved = find(planted.on_logits(lambda scores: scores / 2))
+    assert probe_flags(undefended, undefended) == [
+        "memory hardly checked: texts outside the run are of another kind"
+    ]
+    assert probe_flags(halved, undefended) == []
+
+
 def test_a_system_without_a_probe_says_so() -> None:
     assert probe_flags(None, None) == ["not checked: no probe of this system"]
+
+
+@pytest.fixture(scope="module")
+def reviewed(backbone: CausalBackbone, prefix: Prefix, tmp_path_factory: Any) -> PrefixClassifier:
+    """A classifier whose task has the real sentences as its data."""
+    header, *lines = (ZOO / "demo_reviews.csv").read_text().splitlines(keepends=True)
+    folder = tmp_path_factory.mktemp("reviews")
+    (folder / "sst2").mkdir()
+    for split, part in (("test", lines[::2]), ("dev", lines[1::2])):
+        (folder / "sst2" / f"{split}.csv").write_text(header + "".join(part))
+    return PrefixClassifier(backbone, load_task("sst2", folder), prefix)
 
 
 @pytest.mark.parametrize(
@@ -278,34 +304,33 @@ def test_a_system_without_a_probe_says_so() -> None:
 def test_a_benchmark_of_a_planted_defence_says_so(
     build: Callable[[], Defense[Any]] | None,
     flag: str,
-    classifier: PrefixClassifier,
-    task: Task,
+    reviewed: PrefixClassifier,
     tmp_path: Path,
 ) -> None:
     """The whole path: a real attack on a real classifier, and what summary.json says of it."""
     from attacks import build_attack
 
-    rows = load_split(task, "test")
-    texts = sample_examples(task, rows, len(rows), 0)
-    defense = build() if build else planted.lookup(planted.exact(planted.memory_of(texts)))
+    rows = load_split(reviewed.task, "test")
+    known = planted.memory_of(sample_examples(reviewed.task, rows, len(rows), 0))
+    defense = build() if build else planted.lookup(planted.exact(known))
     run_attack(
-        classifier,
-        build_attack("viper(tries=2)", task.columns),
+        reviewed,
+        build_attack("viper(tries=2)", reviewed.task.columns),
         rows,
         defense=defense,
         protocol="worst",
-        num_examples=32,
+        num_examples=len(rows),
         seed=0,
         out=tmp_path,
     )
     written = json.loads((tmp_path / "summary.json").read_text())
-    rows_of = {
-        row["defense"]: row["flags"] for row in written["rows"] if row["protocol"] == "worst"
-    }
-    assert [found for found in rows_of[defense.spec] if found.startswith(flag)]
-    others = {RANDOMIZED, BATCH, MEMORY} - {flag}
-    assert not [f for f in rows_of[defense.spec] for other in others if f.startswith(other)]
-    undefended = next(row for row in written["rows"] if row["role"] == "undefended")
-    assert not {RANDOMIZED, BATCH} & set(undefended["flags"])
-    assert not [f for f in undefended["flags"] if f.startswith(MEMORY)]
+    flags = {row["defense"]: row["flags"] for row in written["rows"]}
+
+    def doubts(defense: str) -> set[str]:
+        return {
+            doubt for doubt in (RANDOMIZED, BATCH, MEMORY) for f in flags[defense] if doubt in f
+        }
+
+    assert doubts(defense.spec) == {flag}
+    assert doubts("none") == set()
     assert flag in (tmp_path / "report.html").read_text()

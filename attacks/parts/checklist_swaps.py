@@ -15,7 +15,7 @@ from num2words import num2words
 from textattack.shared.data import EXTENSION_MAP, NAMED_ENTITIES, PERSON_NAMES
 from textattack.transformations import Transformation, WordSwap
 
-from attacks.neighbors import match_case
+from attacks.resources.neighbors import match_case
 
 _CONTRACTIONS = {long: short for short, long in EXTENSION_MAP.items() if long.count(" ") == 1}
 _FIRST, _LAST = frozenset(PERSON_NAMES["first"]), frozenset(PERSON_NAMES["last"])

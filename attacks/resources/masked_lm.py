@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from attacks.resource_base import Found
+from attacks.resources.base import Found
 from attacks.words import WORD
 from robust_prefix.errors import ResourceError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from textattack.shared.utils import is_one_word
 from textattack.transformations import WordSwap
 
-from attacks.resource_base import Found
-from attacks.wordnet import wordnet_synonyms
+from attacks.resources.base import Found
+from attacks.resources.wordnet import wordnet_synonyms
 
 
 class WordNetSwap(WordSwap):

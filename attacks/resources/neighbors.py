@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from attacks.resource_base import Found, Place, Resource, data_folder
+from attacks.resources.base import Found, Place, Resource, data_folder
 from robust_prefix.caching import cache_dir
 from robust_prefix.errors import ResourceError
 

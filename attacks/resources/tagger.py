@@ -8,8 +8,8 @@ from typing import Any
 
 from nltk.tag.perceptron import PerceptronTagger
 
-from attacks.nltk_data import nltk_root
-from attacks.resource_base import Found
+from attacks.resources.base import Found
+from attacks.resources.nltk_data import nltk_root
 
 # The universal tags (Petrov et al. 2012, https://arxiv.org/abs/1104.2086) of the Penn Treebank's,
 # as NLTK's en-ptb.map has them.

@@ -7,8 +7,8 @@ from typing import Any
 from textattack.constraints import Constraint
 from textattack.shared.validators import transformation_consists_of_word_swaps
 
-from attacks.resource_base import Found
-from attacks.tagger import UNIVERSAL_TAGS, load_tagger
+from attacks.resources.base import Found
+from attacks.resources.tagger import UNIVERSAL_TAGS, load_tagger
 
 _BEFORE, _AFTER = 4, 3  # words around the swapped one that the tagger sees, as in TextAttack
 

@@ -10,8 +10,8 @@ from typing import Any
 from textattack.constraints import Constraint
 from textattack.shared.validators import transformation_consists_of_word_swaps
 
-from attacks.language_model import load_language_model
-from attacks.resource_base import Found
+from attacks.resources.base import Found
+from attacks.resources.language_model import load_language_model
 
 
 class _Fluency(Constraint):

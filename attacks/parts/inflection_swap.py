@@ -10,9 +10,9 @@ import lemminflect
 from textattack.shared.utils import is_one_word
 from textattack.transformations import WordSwap
 
-from attacks.neighbors import match_case
-from attacks.resource_base import Found
-from attacks.tagger import universal_tags
+from attacks.resources.base import Found
+from attacks.resources.neighbors import match_case
+from attacks.resources.tagger import universal_tags
 
 _INFLECTED = ("NOUN", "VERB", "ADJ")
 

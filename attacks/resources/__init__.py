@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from attacks.font import FontFile
-from attacks.language_model import LanguageModelPackage
-from attacks.masked_models import MASKED_MODELS
-from attacks.neighbors import NeighborList
-from attacks.nltk_data import NLTK_DATA
-from attacks.resource_base import Found, Resource, sha256
-from attacks.sentence_encoder import EncoderPackage
+from attacks.resources.base import Found, Resource, sha256
+from attacks.resources.font import FontFile
+from attacks.resources.language_model import LanguageModelPackage
+from attacks.resources.masked_models import MASKED_MODELS
+from attacks.resources.neighbors import NeighborList
+from attacks.resources.nltk_data import NLTK_DATA
+from attacks.resources.sentence_encoder import EncoderPackage
 from robust_prefix.errors import ResourceError, unknown_name
 
 INSTALL_COMMAND = 'pip install "robust-prefix[attacks]"'

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from nltk.corpus.reader import WordListCorpusReader, WordNetCorpusReader
 
-from attacks.nltk_data import nltk_root
-from attacks.resource_base import Found
+from attacks.resources.base import Found
+from attacks.resources.nltk_data import nltk_root
 
 
 def english_stopwords(found: Found) -> list[str]:

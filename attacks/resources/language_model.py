@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from attacks.resource_base import Found, Place, Resource
+from attacks.resources.base import Found, Place, Resource
 from robust_prefix.backbones import MODELS, CausalBackbone, load_backbone
 
 _MODEL = "smollm2-135m"

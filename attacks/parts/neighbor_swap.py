@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textattack.transformations import WordSwap
 
-from attacks.neighbors import load_neighbors, neighbors_of
-from attacks.resource_base import Found
+from attacks.resources.base import Found
+from attacks.resources.neighbors import load_neighbors, neighbors_of
 
 
 class NeighborSwap(WordSwap):

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from attacks.resource_base import Origin, Place, Resource, data_folder
+from attacks.resources.base import Origin, Place, Resource, data_folder
 from robust_prefix.caching import cache_dir
 
 _FOLDER = "masked-lm"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from attacks.resource_base import Place, Resource
+from attacks.resources.base import Place, Resource
 
 
 class FontFile(Resource):

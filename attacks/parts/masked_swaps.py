@@ -12,9 +12,9 @@ from typing import Any
 from textattack.shared.utils import is_one_word
 from textattack.transformations import Transformation, WordSwap
 
-from attacks.masked_lm import Span, load_masked_lm
-from attacks.resource_base import Found
-from attacks.tagger import universal_tags
+from attacks.resources.base import Found
+from attacks.resources.masked_lm import Span, load_masked_lm
+from attacks.resources.tagger import universal_tags
 from attacks.words import word_places
 
 # Which tags may follow which in what is merged, as in the authors' code of CLARE.
