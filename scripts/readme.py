@@ -42,9 +42,9 @@ def help_text() -> str:
 def demo_table(results: Path) -> str:
     """What ``robust-prefix report`` prints for a run, as plain text."""
     with RecordStore(results / DATABASE) as store:
-        summary = Results.read(store).summary
+        [results] = Results.read(store)
     page = io.StringIO()
-    print_summary(summary, Console(file=page, width=WIDTH, color_system=None))
+    print_summary(results.summary, Console(file=page, width=WIDTH, color_system=None))
     return "\n".join(line.rstrip() for line in page.getvalue().strip("\n").splitlines())
 
 

@@ -194,8 +194,9 @@ class Trial:
             margin_adversarial=self.answer and self.answer[1],
             queries=self.queries,
             model_queries=self.victim.queries,
-            forward_passes=float(defense.cost.forward),
-            backward_passes=float(defense.cost.backward),
+            # Rounded: sums of thirtieths differ in their last bits with what ran before.
+            forward_passes=round(float(defense.cost.forward), 6),
+            backward_passes=round(float(defense.cost.backward), 6),
             seconds=seconds,
             outcome=outcome,
             message=message,
