@@ -99,14 +99,14 @@ def test_words_of_the_real_vocabulary_come_back(classifier: PrefixClassifier) ->
 
 
 def test_a_trigger_is_found_and_hurts(classifier: PrefixClassifier) -> None:
-    rows = load_file(classifier.task, ZOO / "demo_reviews.csv").select(range(12))
+    rows = load_file(classifier.task, ZOO / "demo_reviews.csv").select(range(6))
     texts = rows_as_fields(classifier.task, rows)
     examples = [
         Example(place, text, label)
         for place, (text, label) in enumerate(zip(texts, rows["label"], strict=True))
     ]
     attack = build_attack(
-        "universal-triggers(length=1, num_candidates=3, batches=1, batch_size=3, fit_examples=8)",
+        "universal-triggers(length=1, num_candidates=3, batches=1, batch_size=2, fit_examples=4)",
         classifier.task.columns,
     )
     assert isinstance(attack, UniversalTriggers)

@@ -6,8 +6,9 @@ that say nothing and with its content exchanged, and compare the two groups of t
 two samples. No robustness, randomness or habit of an honest defence can tell the groups apart; a
 memory of one of them does.
 
-What they cannot see: a memory that holds the texts outside the run as well, except by the two
-checks that need none of those; and one that changes the answers of a few texts in a hundred.
+What they cannot see: a memory of the texts outside the run as well, except by the checks that need
+none of those; and one that gives the model's own score and only makes its sign right, unless it
+takes gutted texts for known ones. Such a memory shows in ``flags.clean_flags``.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def pristine_run(
     short = dataclasses.replace(task, max_tokens=64)
     spaces = fit_subspaces(backbone, prefix, short, config=SubspaceConfig(threshold=0.6))
     named = dataclasses.replace(prefix, base_model=str(model_dir))
-    Run(short, named, spaces, "robust-prefix(steps=2)").save(folder)
+    Run(short, named, spaces, defense="robust-prefix(steps=2)").save(folder)
     return folder
 
 

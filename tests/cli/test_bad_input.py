@@ -113,7 +113,7 @@ def test_a_pair_is_a_json_list(
         ("robust-prefix(step=1)", "got 'step'; did you mean 'steps'?"),
         ("robust-prefix(steps=many)", "a valid steps for robust-prefix, got 'many'"),
         ("robust-prefix(steps=1", "expected name or name(key=value, ...), got"),
-        ("none+none", "expected one defence"),
+        ("none+none", "expected a defence that wraps others"),
     ],
 )
 def test_defences_that_do_not_exist(

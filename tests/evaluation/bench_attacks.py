@@ -1,27 +1,22 @@
-"""Attacks that meet with accidents, and a pool of one process in which they can be survived."""
+"""Attacks that meet with accidents."""
 
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from robust_prefix.errors import ConfigError, ResourceError, RobustPrefixError, unknown_name
-from robust_prefix.evaluation.pool import Died, Event, Failed, Finished, Told
+from robust_prefix.errors import ConfigError, ResourceError, unknown_name
 from robust_prefix.evaluation.protocols import Attempt, Example, Goal, ThreatModel, Victim
 from robust_prefix.evaluation.workbench import Workbench
 from robust_prefix.tasks import Fields
 
+from ..processes import Death
+
 WORDS = ("good", "bad", "fine", "dull", "warm", "cold", "film", "plot")
-
-
-class Death(BaseException):
-    """The process ends here."""
 
 
 @dataclass
@@ -74,10 +69,10 @@ class Fragile(Swap):
 
 
 class Deadly(Swap):
-    """Loses its process at every try of a text about the plot."""
+    """Loses its process at every try of a text about the cast."""
 
     def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
-        if "plot" in fields[0].split():
+        if "cast" in fields[0].split():
             raise Death("it was ended by SIGSEGV")
         return super().perturb(victim, fields, label, seed)
 
@@ -95,7 +90,7 @@ class Hungry(Swap):
     """Misses its word list in the middle of the work."""
 
     def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
-        if "plot" in fields[0].split() and not ACCIDENTS.words:
+        if "cast" in fields[0].split() and not ACCIDENTS.words:
             raise ResourceError("expected a word list, got none; run: touch words")
         return super().perturb(victim, fields, label, seed)
 
@@ -151,54 +146,3 @@ def canonical(spec: str) -> str:
 
 def make_workbench(data_dir: Path) -> Workbench:
     return Workbench(build_attack, "cpu", "float32", data_dir)
-
-
-class InlinePool:
-    """In the place of ``Pool``: its workers are generators that take turns in a random order."""
-
-    started = 0
-
-    def __init__(self, workers: int, make: Callable[[], Workbench]) -> None:
-        self._make = make
-        self._benches: list[Workbench | None] = [None] * workers
-        self._random = random.Random(workers)
-
-    def run(self, take: Callable[[], Any]) -> Iterator[Event[Any]]:
-        busy: dict[int, tuple[Any, Iterator[Any]]] = {}
-        while True:
-            for place in range(len(self._benches)):
-                if place not in busy and (job := take()) is not None:
-                    busy[place] = (job, self._work(place, job))
-            if not busy:
-                return
-            place = self._random.choice(list(busy))
-            job, events = busy[place]
-            event = next(events)
-            if not isinstance(event, Told):
-                del busy[place]
-            yield event
-
-    def _work(self, place: int, job: Any) -> Iterator[Event[Any]]:
-        try:
-            bench = self._benches[place]
-            if bench is None:
-                InlinePool.started += 1
-                bench = self._benches[place] = self._make()
-            for value in job(bench):
-                yield Told(job, value)
-        except Death as death:
-            self._benches[place] = None
-            yield Died(job, str(death))
-        except RobustPrefixError as error:
-            yield Failed(job, error)
-        else:
-            yield Finished(job)
-
-    def close(self, at_once: bool = True) -> None:
-        self._benches = [None] * len(self._benches)
-
-    def __enter__(self) -> InlinePool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import random
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -103,7 +104,7 @@ def lookup(find: Find, constant: bool = False, name: str = "lookup") -> Planted:
         for row, text in enumerate(inputs.texts):
             label = find(text[-1])
             if label is not None:
-                scores[row] = -1.0 - len(text[-1]) % 7 / 7
+                scores[row] = -1.0 - zlib.crc32(text[-1].encode()) % 997 / 997
                 scores[row, label] *= -1
         return scores
 

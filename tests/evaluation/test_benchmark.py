@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from bench_attacks import ACCIDENTS, InlinePool, canonical, make_workbench
 
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import SubspaceConfig
@@ -28,6 +27,9 @@ from robust_prefix.fitting import fit_subspaces
 from robust_prefix.prefixes import Prefix
 from robust_prefix.runs import Run
 from robust_prefix.tasks import Task
+
+from ..processes import InlinePool
+from .bench_attacks import ACCIDENTS, canonical, make_workbench
 
 DEFENSE = "robust-prefix(mode=example, learning_rate=0.15, steps=1)"
 PLAIN = "projection"
@@ -73,6 +75,22 @@ def benchmark(
 
     yield run
     torch.set_num_threads(before)
+
+
+SMALL: dict[str, Any] = {
+    "attacks": ["swap"],
+    "defenses": ["default"],
+    "protocols": ["replay"],
+    "num_examples": 1,
+    "control_seeds": 1,
+}
+
+
+@pytest.fixture
+def finished(benchmark: Benchmark, tmp_path: Path) -> Path:
+    """A folder with one small cell."""
+    benchmark(tmp_path / "finished", **SMALL)
+    return tmp_path / "finished"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -155,7 +173,7 @@ def test_accidents_end_where_they_belong(
     deadly = found[1]
     assert len(deadly.records) == deadly.manifest.total
     for record in deadly.records:
-        if record.protocol == "direct" and "plot" in record.original[0].split():
+        if record.protocol == "direct" and "cast" in record.original[0].split():
             right_before = record.outcome != "skipped"
             assert (record.outcome == "error") is right_before
             if right_before:
@@ -189,18 +207,44 @@ def test_nothing_to_run_at_all(benchmark: Benchmark, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_with_something_else(benchmark: Benchmark, tmp_path: Path) -> None:
-    benchmark(tmp_path, ["swap"], defenses=[], protocols=["direct"], num_examples=1)
-    before = contents(tmp_path)
-    with pytest.raises(ConfigError, match=r"expected controls.* None .* got \('random-prefix"):
-        benchmark(tmp_path, ["swap"], protocols=["direct"], num_examples=1)
-    with RecordStore(tmp_path / "run.sqlite") as store:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"control_seeds": 2}, r"expected controls\.robust.* \('random-prefix.* got \('random-pre"),
+        ({"control_seeds": 0}, r"expected controls\.robust.* got None"),
+        ({"defenses": []}, r"expected defenses \('robust-prefix.* got \(\)"),
+        ({"protocols": ["direct"]}, r"expected protocols \('replay',\) .* got \('direct',\)"),
+        ({"num_examples": 2}, "expected n 1 .* got 2"),
+        ({"seeds": [1]}, "expected seed 0 .* got 1"),
+        ({"attacks": ["fragile"]}, r"expected attack 'swap\(words=8\)' .* got 'fragile"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_folder_of_another_matrix(
+    benchmark: Benchmark, finished: Path, changes: dict[str, Any], message: str
+) -> None:
+    before = contents(finished)
+    with pytest.raises(ConfigError, match=message) as caught:
+        benchmark(finished, **(SMALL | changes))
+    assert len(str(caught.value).splitlines()) == 1
+    assert contents(finished) == before
+
+
+def test_a_folder_that_is_written_to(benchmark: Benchmark, finished: Path) -> None:
+    with RecordStore(finished / "run.sqlite") as store:
         manifests = store.manifests
     started = InlinePool.started
     with (
-        RecordStore(tmp_path / "run.sqlite", manifests),
+        RecordStore(finished / "run.sqlite", manifests),
         pytest.raises(StorageError, match="in use by another live process"),
     ):
-        benchmark(tmp_path, ["swap"])
+        benchmark(finished, **SMALL)
     assert InlinePool.started == started  # said before any work
-    assert contents(tmp_path) == before
+
+
+def test_a_matrix_may_grow(benchmark: Benchmark, tmp_path: Path) -> None:
+    benchmark(tmp_path / "grown", **SMALL)
+    larger = SMALL | {"attacks": ["fragile", "swap"]}
+    benchmark(tmp_path / "grown", **larger)
+    benchmark(tmp_path / "at once", **larger)
+    assert contents(tmp_path / "grown") == contents(tmp_path / "at once")

