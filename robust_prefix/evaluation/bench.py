@@ -297,7 +297,8 @@ def run_attack(
         control_seeds=control_seeds,
     )
     with RecordStore(Path(out) / DATABASE, bench.manifest) as store:
-        with progress("attack", bench.manifest.total, len(store)) as advance:
+        done = len(store)
+        with progress("attack", bench.manifest.total, done) as advance:
 
             def show(event: Progress) -> None:
                 record = event.record
@@ -312,6 +313,7 @@ def run_attack(
                 training=bench.training,
                 others=bench.others,
                 on_progress=show,
+                on_check=lambda system: advance(done, f"checking {system.role}"),
             )
         _measure(store, classifier.model.backbone, encoder)
         return write_results(store, out)[0].summary

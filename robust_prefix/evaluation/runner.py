@@ -51,6 +51,7 @@ def evaluate(
     training: Callable[[], Sequence[Example]] = tuple,
     others: Callable[[], Sequence[Example]] = tuple,
     on_progress: Callable[[Progress], None] | None = None,
+    on_check: Callable[[System], None] = lambda system: None,
 ) -> None:
     """Fill ``store`` with the records of one cell.
 
@@ -70,6 +71,7 @@ def evaluate(
         training: gives training examples to an attack that looks for one change for all texts.
         others: gives examples that are not attacked, for the checks to compare with.
         on_progress: called after each new record.
+        on_check: called before a system is checked, or an attack fitted to it, which takes a while.
 
     Raises:
         ConfigError: the arguments contradict each other or the manifest.
@@ -82,11 +84,13 @@ def evaluate(
     for system in systems:
         key = manifest.probe_key(system.defense)
         if system.role != "control" and store.find("probe", key) is None:
+            on_check(system)
             store.put("probe", key, probe(system, examples, outside(), manifest))
         if isinstance(attack, UniversalAttack) and "direct" in manifest.rows_of(system.role):
             key = manifest.state_key(system.defense)
             state = store.find("state", key)
             if state is None:
+                on_check(system)
                 state = fit(system, attack, training(), manifest)
                 store.put("state", key, state)
             perturbs[system.defense] = fitted(attack, state)
