@@ -313,6 +313,8 @@ def _run_trainer(
         trainer.add_callback(_callback(sampler, steps_per_epoch, advance))
         with _storage_errors(folder):
             trainer.train(resume_from_checkpoint=resume_from)
+            if not any("eval_accuracy" in row for row in trainer.state.log_history):
+                trainer.evaluate()  # shorter than the time to the first evaluation
     return [_history_row(row) for row in trainer.state.log_history if "step" in row]
 
 

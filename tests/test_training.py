@@ -149,6 +149,17 @@ def test_a_finished_training_is_not_lost_and_not_done_again(
             train_prefix(backbone, task, training=SHORT, seed=4, out=tmp_path)
 
 
+@pytest.mark.parametrize("adversary", ["none", "pgd"])
+def test_less_than_an_evaluation_interval_is_trained_and_measured(
+    backbone: CausalBackbone, task: Task, tmp_path: Path, adversary: str
+) -> None:
+    config = TrainingConfig(epochs=0.5, batch_size=4, evaluations_per_epoch=1, adversary=adversary)
+    prefix = train_prefix(backbone, task, training=config, out=tmp_path)
+    history = json.loads((tmp_path / "training.json").read_text())["history"]
+    assert [row["step"] for row in history if "dev_accuracy" in row] == [4]
+    assert 0 <= prefix.config["dev_accuracy"] <= 1
+
+
 def test_with_an_adversary_the_last_state_is_kept(
     backbone: CausalBackbone, task: Task, tmp_path: Path
 ) -> None:
