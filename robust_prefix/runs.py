@@ -33,17 +33,17 @@ class Run:
         task: with its data's places relative to a data folder, which is given at loading.
         prefix: the trained prefix.
         subspaces: None until fitted.
-        synonyms: None until fitted.
         defense: the default defence's name and settings.
         measurements: accuracies and the like, with n and interval.
+        synonyms: clusters; None until fitted.
     """
 
     task: Task
     prefix: Prefix
     subspaces: Subspaces | None = None
-    synonyms: SynonymClusters | None = None
     defense: str = "none"
     measurements: Mapping[str, Any] = field(default_factory=dict)
+    synonyms: SynonymClusters | None = None
 
     def save(self, folder: str | Path) -> None:
         """Write the run; each file is whole or not there, ``run.json`` comes last.

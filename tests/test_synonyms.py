@@ -74,10 +74,11 @@ def test_substitutions_inside_a_cluster_change_nothing(
 def test_the_answers_are_the_same_too(model: PrefixModel) -> None:
     texts: list[Fields] = [("the film is good",), ("the movie is great",), ("the plot is good",)]
     found = Synonyms(CLUSTERS).logits(model, texts)
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+    # rows of one batch, so equal up to rounding only
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[0], found[2], rtol=1e-3)
     plain = build_defense("none").logits(model, texts)
-    assert not torch.equal(plain[0], plain[1])
+    assert not torch.allclose(plain[0], plain[1], rtol=1e-3)
 
 
 def test_order_in_a_composition_is_checked() -> None:
@@ -114,4 +115,4 @@ def test_a_prefix_is_trained_on_what_is_read(
     assert torch.equal(again.logits(texts), clf.logits(texts))
     assert again.defense.spec == "synonyms"
     same = again.logits(["the film is good and good", "the plot is bad"])
-    assert torch.equal(again.logits(texts), same)
+    torch.testing.assert_close(again.logits(texts), same)
