@@ -48,6 +48,57 @@ def test_layer_loop_equals_the_models_own_forward(any_backbone: CausalBackbone) 
     torch.testing.assert_close(some, theirs[:, words], atol=2e-5, rtol=1e-4)
 
 
+def test_a_layer_at_the_answer_position_alone(any_backbone: CausalBackbone) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = [[5, 6, 7, 8, 9], [300, 301], [42]]
+    batch = any_backbone.pad(rows)
+    shared = torch.randn(any_backbone.prefix_shape(5), generator=generator)
+    own = shared + torch.randn(3, *shared.shape, generator=generator)
+    for prefixes in (shared, own.transpose(0, 1)):  # one for all, one for each text
+        for seen in (None, torch.tensor([5, 2, 0])):
+            past = 5 if seen is None else seen
+            with torch.no_grad():
+                hidden = any_backbone.embed(batch, past)
+                whole = any_backbone.run_layers(hidden, 1, 2, prefixes, seen)
+                alone = any_backbone.run_layer_at_answer(hidden, 1, batch, prefixes, seen)
+            assert whole.std() > 0.1
+            torch.testing.assert_close(alone, batch.at_answer(whole), atol=2e-5, rtol=1e-4)
+
+
+def test_gradients_at_the_answer_are_those_of_the_whole_layer(any_backbone: CausalBackbone) -> None:
+    batch = any_backbone.pad([[5, 6, 7, 8], [9, 10]])
+    prefix = torch.randn(any_backbone.prefix_shape(3)).requires_grad_()
+    hidden = any_backbone.embed(batch, 3).requires_grad_()
+    whole = batch.at_answer(any_backbone.run_layers(hidden, 1, 2, prefix))
+    alone = any_backbone.run_layer_at_answer(hidden, 1, batch, prefix)
+    weights = torch.linspace(-1, 1, whole.numel()).view(whole.shape)
+    theirs = torch.autograd.grad((whole * weights).sum(), [prefix, hidden])
+    ours = torch.autograd.grad((alone * weights).sum(), [prefix, hidden])
+    assert theirs[0].abs().max() > 0.01
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_a_text_continues_the_part_of_the_prefix_that_it_sees(
+    any_backbone: CausalBackbone,
+) -> None:
+    """Texts that share a beginning: its keys and values are computed once and cut for each."""
+    prefix = torch.randn(any_backbone.prefix_shape(3), generator=torch.Generator().manual_seed(0))
+    rows = [[5, 6, 7, 8, 9, 10], [5, 6, 11], [5, 12, 13, 14]]
+    shared = [4, 2, 1]
+    first = any_backbone.pad(rows[:1])
+    with torch.no_grad():
+        beginning = any_backbone.record(any_backbone.embed(first, 3), prefix)[:, 0]
+        longer = torch.cat([prefix, beginning], dim=3)
+        rest = any_backbone.pad([row[n:] for row, n in zip(rows, shared, strict=True)])
+        seen = torch.tensor(shared) + 3
+        hidden = any_backbone.embed(rest, seen)
+        last = any_backbone.num_layers - 1
+        hidden = any_backbone.run_layers(hidden, 0, last, longer, seen)
+        ours = any_backbone.run_layer_at_answer(hidden, last, rest, longer, seen)
+    theirs = _reference_logits(any_backbone, prefix, rows)
+    torch.testing.assert_close(any_backbone.next_token_logits(ours), theirs, atol=2e-5, rtol=1e-4)
+
+
 def test_a_prefix_of_real_keys_and_values_continues_the_text(any_backbone: CausalBackbone) -> None:
     first, second = "the film is good", " and warm"
     prefix = any_backbone.keys_and_values(first)

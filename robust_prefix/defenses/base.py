@@ -13,7 +13,7 @@ import torch
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
-from robust_prefix.backbones.causal import Passes
+from robust_prefix.backbones.base import Passes
 from robust_prefix.data import length_batches
 from robust_prefix.defenses.differentiation import token_gradients
 from robust_prefix.errors import ArtifactError, InputError, RobustPrefixError, unknown_name

@@ -32,7 +32,6 @@ class Projection(Defense[NoSettings]):
             subspace = self.subspaces.layers[layer].to(hidden.device)
             projected = project(subspace, batch.at_answer(hidden).float()).to(hidden.dtype)
             hidden = hidden.index_put((rows, batch.answer), projected)
-        hidden = model.backbone.run_layers(
-            hidden, done, model.backbone.num_layers, model.prefix_tensor
-        )
+        if done < model.backbone.num_layers:
+            return model.run_to_logits(batch, hidden, done, model.prefix_tensor)
         return model.label_logits(batch, hidden)

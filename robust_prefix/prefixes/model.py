@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_prefix.backbones import CausalBackbone, TokenBatch
-from robust_prefix.backbones.causal import LayerPrefixes
+from robust_prefix.backbones.base import LayerPrefixes
 from robust_prefix.errors import ConfigError, InputError
 from robust_prefix.prefixes.base import Prefix
 from robust_prefix.tasks import Fields, Task
@@ -191,13 +191,27 @@ class PrefixModel:
         Args:
             prefixes: keys and values of each layer; the trained prefix where not given.
         """
-        hidden = self.backbone.run_layers(
-            inputs.embedded,
-            0,
-            self.backbone.num_layers,
-            self.prefix_tensor if prefixes is None else prefixes,
+        return self.run_to_logits(
+            inputs.batch, inputs.embedded, 0, self.prefix_tensor if prefixes is None else prefixes
         )
-        return self.label_logits(inputs.batch, hidden)
+
+    def run_to_logits(
+        self,
+        batch: TokenBatch,
+        hidden: Tensor,
+        start: int,
+        prefixes: LayerPrefixes,
+        seen: Tensor | None = None,
+    ) -> Tensor:
+        """Class scores from states before layer ``start``: float32 ``(batch, classes)``.
+
+        Args:
+            hidden, prefixes, seen: see ``CausalBackbone.run_layers``.
+        """
+        last = self.backbone.num_layers - 1
+        hidden = self.backbone.run_layers(hidden, start, last, prefixes, seen)
+        state = self.backbone.run_layer_at_answer(hidden, last, batch, prefixes, seen)
+        return self.backbone.next_token_logits(state, self.prompter.label_tokens)
 
     def answer_states(
         self, encoded: Encoded, layers: Sequence[int]

@@ -1,0 +1,55 @@
+"""What a layer of ``transformers`` takes for its cache: keys and values that precede its text.
+
+None of them grows, unlike a generation cache, so layers can be run any number of times.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robust_prefix.backbones.base import LayerPrefixes
+
+
+class PrefixCache:
+    """Puts the prefix before the keys and values of the text."""
+
+    def __init__(self, prefixes: LayerPrefixes) -> None:
+        self.prefixes = prefixes
+
+    def update(
+        self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of prefix and text, ``(batch, kv_heads, past + tokens, head_dim)``."""
+        prefix = self.prefixes[layer].to(keys.dtype)
+        if prefix.dim() == 4:
+            prefix = prefix.expand(keys.shape[0], *prefix.shape)
+        return torch.cat([prefix[:, 0], keys], dim=2), torch.cat([prefix[:, 1], values], dim=2)
+
+
+class RecordingCache(PrefixCache):
+    """Keeps what each layer computes for its text, too."""
+
+    def __init__(self, prefixes: LayerPrefixes) -> None:
+        super().__init__(prefixes)
+        self.layers: dict[int, Tensor] = {}
+
+    def update(
+        self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """See ``PrefixCache``."""
+        self.layers[layer] = torch.stack([keys, values], dim=1)
+        return super().update(keys, values, layer)
+
+
+class GivenCache:
+    """Hands a layer that runs a part of the text the keys and values of all of it."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.given = keys, values
+
+    def update(self, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """The keys and values given, whatever the layer computed."""
+        return self.given
