@@ -178,3 +178,20 @@ def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def token_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Indices in batches of like length, the longest first, of at most so many tokens each.
+
+    Padding counts. A row that is longer than ``tokens`` is a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    batches: list[list[int]] = []
+    room = 0
+    for index in order:
+        if room == 0:
+            batches.append([])
+            room = max(1, tokens // max(1, lengths[index]))
+        batches[-1].append(index)
+        room -= 1
+    return batches

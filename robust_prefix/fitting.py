@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+from torch import Tensor
+
 from robust_prefix.activations import correct_states
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import SubspaceConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError, InputError
-from robust_prefix.prefixes import Prefix, PrefixModel
+from robust_prefix.prefixes import Prefix, PrefixModel, margins, plain_scores
 from robust_prefix.progress import progress
 from robust_prefix.subspaces import StreamingCovariance, Subspaces
 from robust_prefix.tasks import Task
@@ -24,7 +27,8 @@ def fit_subspaces(
 ) -> Subspaces:
     """Fit one subspace a layer on the task's train split.
 
-    Memory stays flat in the number of examples: one scatter matrix a layer.
+    Memory stays flat in the number of examples: one scatter matrix a layer. The margins of the
+    plain answers on dev are stored with them, for the defence ``gate``.
 
     Raises:
         ConfigError: the model has fewer layers than the settings ask for.
@@ -69,4 +73,12 @@ def fit_subspaces(
             "correct": correct,
             "ranks": {str(layer): subspace.rank for layer, subspace in fitted.items()},
         },
+        margins=_dev_margins(model, config.batch_size) if "dev" in task.splits else None,
     )
+
+
+def _dev_margins(model: PrefixModel, batch_size: int) -> Tensor:
+    """Quantiles of the plain answers' margins on dev, ``(101,)``."""
+    texts = rows_as_fields(model.task, load_split(model.task, "dev"))
+    scores = plain_scores(model, model.prompter.encode(texts), batch_size)
+    return margins(scores).quantile(torch.linspace(0, 1, 101))

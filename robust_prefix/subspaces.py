@@ -7,11 +7,13 @@ Pure functions on tensors and a streaming fit whose memory does not grow with th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -167,12 +169,30 @@ def choose_rank(values: Tensor, threshold: float, criterion: Criterion = "singul
 
 @dataclass(frozen=True)
 class Subspaces:
-    """Subspaces by layer number ``j`` (0 is the embedding), and what made them."""
+    """Subspaces by layer number ``j`` (0 is the embedding), and what made them.
+
+    Attributes:
+        margins: of the plain answers on dev, in logits: their quantiles from 0 to 1, in equal
+            steps ``(steps + 1,)``; None where there was no dev split.
+    """
 
     layers: Mapping[int, Subspace]
     base_fingerprint: str
     prefix_fingerprint: str
     config: Mapping[str, Any]
+    margins: Tensor | None = None
+
+    def margin_at(self, share: float) -> float | None:
+        """The margin below which ``share`` of the dev texts lie; None where it is not known.
+
+        It is 0 for a share of 0 and infinite for a share of 1.
+        """
+        if self.margins is None:
+            return None
+        if share in (0, 1):
+            return 0.0 if share == 0 else math.inf
+        steps = torch.linspace(0, 1, len(self.margins))
+        return float(np.interp(share, steps.numpy(), self.margins.numpy()))
 
     def check(self, base_fingerprint: str, prefix_fingerprint: str) -> None:
         """Raise ArtifactError where they were fitted on another model or prefix."""
@@ -190,6 +210,8 @@ class Subspaces:
         for layer, subspace in self.layers.items():
             tensors[f"{layer}.mean"] = subspace.mean
             tensors[f"{layer}.basis"] = subspace.basis
+        if self.margins is not None:
+            tensors["margins"] = self.margins
         metadata = {
             "base_fingerprint": self.base_fingerprint,
             "prefix_fingerprint": self.prefix_fingerprint,
@@ -218,6 +240,7 @@ class Subspaces:
                 metadata["base_fingerprint"],
                 metadata["prefix_fingerprint"],
                 metadata["config"],
+                tensors.get("margins"),
             )
         except KeyError as error:
             raise ArtifactError(f"expected {error} in {path}, got a file without it") from None

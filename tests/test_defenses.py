@@ -13,12 +13,14 @@ from robust_prefix.backbones import CausalBackbone
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import (
     DEFENSES,
+    Defense,
     NoDefense,
     Projection,
     RandomPrefix,
     RobustPrefix,
     build_defense,
 )
+from robust_prefix.defenses.base import NoSettings
 from robust_prefix.defenses.tuner import Adam
 from robust_prefix.errors import ArtifactError, ConfigError, RobustPrefixError
 from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
@@ -271,7 +273,7 @@ def test_adam_is_torchs_adam() -> None:
 
 def test_every_spec_builds_the_same_defence_again(spaces: Subspaces) -> None:
     for name in DEFENSES:
-        settings = "(rms=0.25)" if name == "random-prefix" else ""
+        settings = {"random-prefix": "(rms=0.25)", "gate": "+projection"}.get(name, "")
         clusters = SynonymClusters({})
         defense = build_defense(name + settings, spaces, clusters)
         assert build_defense(defense.spec, spaces, clusters).spec == defense.spec
@@ -311,9 +313,11 @@ def test_subspaces_of_another_prefix_are_refused(
 
 
 def test_scores_that_are_not_finite_are_an_error(model: PrefixModel) -> None:
-    class Broken(NoDefense):
+    class Broken(Defense[NoSettings]):
+        name = "broken"
+
         def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
-            return super().run(model, inputs) * float("nan")
+            return model.logits(inputs) * float("nan")
 
     with pytest.raises(RobustPrefixError, match="finite"):
         Broken().logits(model, TEXTS)

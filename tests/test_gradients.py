@@ -17,6 +17,7 @@ from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import SubspaceConfig
 from robust_prefix.defenses import Defense, NoDefense, RobustPrefix, build_defense
 from robust_prefix.defenses import robust_prefix as tuned_defense
+from robust_prefix.defenses.base import NoSettings
 from robust_prefix.defenses.robust_prefix import add_to_first_layers
 from robust_prefix.defenses.tuner import Adam
 from robust_prefix.errors import ConfigError, InputError, RobustPrefixError
@@ -302,22 +303,22 @@ def test_cost_counts_every_pass(
     assert defense.cost.backward == pytest.approx(len(TEXTS) * backward)
 
 
-class Deaf(NoDefense):
+class Deaf(Defense[NoSettings]):
     """Scores the text anew, whatever embeddings it is given."""
 
     name = "deaf"
 
     def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
-        return super().run(model, model.pad(model.prompter.encode(inputs.texts)))
+        return model.logits(model.pad(model.prompter.encode(inputs.texts)))
 
 
-class Kinked(NoDefense):
+class Kinked(Defense[NoSettings]):
     """Finite scores, infinite slope."""
 
     name = "kinked"
 
     def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
-        scores = super().run(model, inputs)
+        scores = model.logits(inputs)
         return scores + (scores - scores.detach()).abs().sqrt()
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from robust_prefix.defenses.base import Defense, Fitted, NoDefense
+from robust_prefix.defenses.gate import Gate
 from robust_prefix.defenses.normalize import Normalize
 from robust_prefix.defenses.projection import Projection
 from robust_prefix.defenses.random_prefix import RandomPrefix
 from robust_prefix.defenses.robust_prefix import RobustPrefix
 from robust_prefix.defenses.synonyms import Synonyms
 from robust_prefix.defenses.text import TextDefense
+from robust_prefix.defenses.wrapping import WrappingDefense, layers
 from robust_prefix.errors import ConfigError, unknown_name
 from robust_prefix.specs import Spec, parse_composition
 from robust_prefix.subspaces import Subspaces
@@ -19,12 +20,16 @@ from robust_prefix.synonyms import SynonymClusters
 
 DEFENSES: dict[str, type[Defense[Any]]] = {
     defense.name: defense
-    for defense in (NoDefense, RobustPrefix, RandomPrefix, Projection, Normalize, Synonyms)
+    for defense in (
+        *(NoDefense, RobustPrefix, RandomPrefix, Projection),
+        *(Normalize, Synonyms, Gate),
+    )
 }
 
 __all__ = [
     "DEFENSES",
     "Defense",
+    "Gate",
     "NoDefense",
     "Normalize",
     "Projection",
@@ -32,7 +37,9 @@ __all__ = [
     "RobustPrefix",
     "Synonyms",
     "TextDefense",
+    "WrappingDefense",
     "build_defense",
+    "layers",
 ]
 
 
@@ -56,29 +63,21 @@ def build_defense(
     defense = _class(last).from_settings(last.settings, fitted)
     for part in reversed(outer):
         chosen = _class(part)
-        if not issubclass(chosen, TextDefense):
-            wrappers = [n for n, d in DEFENSES.items() if issubclass(d, TextDefense)]
+        if not issubclass(chosen, WrappingDefense):
+            wrappers = [n for n, d in DEFENSES.items() if issubclass(d, WrappingDefense)]
             raise ConfigError(
                 f"expected a defence that wraps others ({', '.join(wrappers)}) before a + in "
                 f"{text!r}, got {part.name!r}; put it last"
             )
-        if any(isinstance(wrapped, chosen) for wrapped in _layers(defense)):
+        if any(isinstance(wrapped, chosen) for wrapped in layers(defense)):
             raise ConfigError(f"expected each defence once in {text!r}, got {part.name!r} twice")
-        if isinstance(defense, TextDefense) and chosen.stage > defense.stage:
+        if isinstance(defense, WrappingDefense) and chosen.stage > defense.stage:
             raise ConfigError(
                 f"expected {defense.name!r} before {part.name!r} in {text!r}, got them the other "
-                "way round; characters are read before words"
+                "way round; characters are read before words, and words before copies are made"
             )
         defense = chosen.from_settings(part.settings, fitted, defense)
     return defense
-
-
-def _layers(defense: Defense[Any]) -> Iterator[Defense[Any]]:
-    """A defence and, from the outside in, what it wraps."""
-    yield defense
-    while isinstance(defense, TextDefense):
-        defense = defense.inner
-        yield defense
 
 
 def _class(part: Spec) -> type[Defense[Any]]:

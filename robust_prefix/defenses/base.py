@@ -18,7 +18,7 @@ from robust_prefix.data import length_batches
 from robust_prefix.defenses.differentiation import token_gradients
 from robust_prefix.errors import ArtifactError, InputError, RobustPrefixError, unknown_name
 from robust_prefix.gradients import Through, TokenGradients
-from robust_prefix.prefixes import Encoded, Inputs, PrefixModel
+from robust_prefix.prefixes import Encoded, Inputs, PrefixModel, plain_scores
 from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
@@ -106,7 +106,7 @@ class Defense(ABC, Generic[Config]):
 
         Args:
             texts: as ``task.fields`` gives them.
-            batch_size: texts a pass.
+            batch_size: texts a pass; where answers do not depend on it, of short ones more.
 
         Returns:
             float32 ``(len(texts), classes)`` on the CPU.
@@ -162,18 +162,22 @@ class Defense(ABC, Generic[Config]):
 
     def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
         """What ``logits`` returns; batches of like length through ``run``."""
-        classes = len(model.task.labels)
-        scores = torch.empty(len(texts), classes)
+        scores = torch.empty(len(texts), len(model.task.labels))
         encoded = model.prompter.encode(texts)
         for indices in self.batches(encoded, batch_size):
             with torch.no_grad():
                 batch = self.run(model, model.pad(encoded.select(indices))).float().cpu()
-            if batch.shape != (len(indices), classes) or not torch.isfinite(batch).all():
-                raise RobustPrefixError(
-                    f"expected finite scores ({len(indices)}, {classes}) from the defence "
-                    f"{self.name!r}, got shape {tuple(batch.shape)} or NaN; lower its step size"
-                )
-            scores[indices] = batch
+            scores[indices] = self._checked(batch, len(indices), model)
+        return scores
+
+    def _checked(self, scores: Tensor, texts: int, model: PrefixModel) -> Tensor:
+        """``scores``, where they are what a defence may return."""
+        expected = (texts, len(model.task.labels))
+        if scores.shape != expected or not torch.isfinite(scores).all():
+            raise RobustPrefixError(
+                f"expected finite scores {expected} from the defence {self.name!r}, got shape "
+                f"{tuple(scores.shape)} or NaN; lower its step size"
+            )
         return scores
 
     def _slopes(
@@ -224,11 +228,20 @@ class Defense(ABC, Generic[Config]):
         return self.run(model, inputs)
 
 
+@final
 class NoDefense(Defense[NoSettings]):
-    """The classifier as it was trained."""
+    """The classifier as it was trained.
+
+    The one defence for which texts that begin alike share the work on their beginning: any other
+    may treat the same beginning differently in different texts.
+    """
 
     name = "none"
     summary = "the classifier as it was trained"
 
     def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
         return model.logits(inputs)
+
+    def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
+        scores = plain_scores(model, model.prompter.encode(texts), batch_size)
+        return self._checked(scores, len(texts), model)

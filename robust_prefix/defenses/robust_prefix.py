@@ -95,9 +95,10 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
             prefixes = add_to_first_layers(trained, additional)
             states = [batch.at_answer(embedded)]
             hidden = embedded
-            for layer in range(deepest):
+            for layer in range(deepest - 1):
                 hidden = model.backbone.run_layers(hidden, layer, layer + 1, prefixes)
                 states.append(batch.at_answer(hidden))
+            states.append(model.backbone.run_layer_at_answer(hidden, deepest - 1, batch, prefixes))
             # The way back through a step passes what it ran forward and what it ran backward.
             backward = 3 if unrolled else 1
             model.backbone.passes.backward += backward * len(inputs) * share

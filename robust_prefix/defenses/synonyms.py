@@ -51,6 +51,10 @@ class Synonyms(TextDefense[NoSettings]):
         """See ``Defense``."""
         return cls(fitted.synonyms, inner, **settings)
 
+    @property
+    def keeps_words(self) -> bool:
+        return not any(len(word.split()) != 1 for word in self.clusters.representative.values())
+
     def rewrite(self, text: str) -> Rewritten:
         """See ``TextDefense``."""
         changed = []

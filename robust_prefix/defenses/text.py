@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from robust_prefix.defenses.base import Config, Defense, Fitted, NoDefense
+from robust_prefix.defenses.base import Config
+from robust_prefix.defenses.wrapping import WrappingDefense
 from robust_prefix.gradients import Through, TokenGradients
-from robust_prefix.prefixes import Inputs, PrefixModel
+from robust_prefix.prefixes import PrefixModel
 from robust_prefix.tasks import Fields
 
 
@@ -47,43 +47,20 @@ class Rewritten:
         return Rewritten("".join([*text, self.text[done:]]), (*origin, *self.origin[done:]))
 
 
-class TextDefense(Defense[Config]):
+class TextDefense(WrappingDefense[Config]):
     """Rewrites each text by itself; what is wrapped sees nothing else.
 
-    The costs are those of the wrapped defence. An attacker's gradients are those of the rewritten
-    text, its tokens' places given in the original.
-
-    Attributes:
-        stage: what it works on, characters (0) or words (1): the lower is the outer one.
-
-    Args:
-        inner: the defence that is wrapped; none where not given.
+    An attacker's gradients are those of the rewritten text, its tokens' places given in the
+    original.
     """
 
-    stage: ClassVar[int]
-
-    def __init__(self, inner: Defense[Any] | None = None, **settings: Any) -> None:
-        super().__init__(None, **settings)
-        self.inner = inner if inner is not None else NoDefense()
-        self.subspaces = self.inner.subspaces
-        self.dynamic = self.inner.dynamic
-        self.randomized = self.inner.randomized
-
-    @classmethod
-    def from_settings(
-        cls, settings: Mapping[str, Any], fitted: Fitted, inner: Defense[Any] | None = None
-    ) -> Self:
-        """See ``Defense``."""
-        return cls(inner, **settings)
-
     @property
-    def batch_dependent(self) -> bool:
-        return self.inner.batch_dependent
+    def keeps_words(self) -> bool:
+        """Whether every word, as white space divides them, is read as one word, for itself.
 
-    @property
-    def spec(self) -> str:
-        own = super().spec
-        return own if isinstance(self.inner, NoDefense) else f"{own}+{self.inner.spec}"
+        Then a change of so many words before it is one of as many words at most behind it.
+        """
+        return False
 
     @abstractmethod
     def rewrite(self, text: str) -> Rewritten:
@@ -102,14 +79,13 @@ class TextDefense(Defense[Config]):
         read = _texts(self.rewrite_fields(fields))
         return self.inner.read(read) if isinstance(self.inner, TextDefense) else read
 
-    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
-        """Scores of texts that are rewritten already."""
-        return self.inner.run(model, inputs)
+    def passed_on(self, fields: Fields) -> list[Fields]:
+        """See ``WrappingDefense``."""
+        return [_texts(self.rewrite_fields(fields))]
 
     def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
-        return self.inner.logits(
-            model, [_texts(self.rewrite_fields(fields)) for fields in texts], batch_size
-        )
+        read = [_texts(self.rewrite_fields(fields)) for fields in texts]
+        return self.inner.logits(model, read, batch_size)
 
     def _slopes(
         self,

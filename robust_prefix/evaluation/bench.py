@@ -19,7 +19,7 @@ from robust_prefix.defenses import (
     NoDefense,
     RandomPrefix,
     RobustPrefix,
-    TextDefense,
+    WrappingDefense,
     build_defense,
 )
 from robust_prefix.errors import ConfigError, ResourceError
@@ -88,8 +88,8 @@ def matching_controls(
         Canonical specs, one a seed.
     """
     inner, texts = defense, texts[:_CONTROL_TEXTS]
-    while isinstance(inner, TextDefense):
-        texts = [tuple(new.text for new in inner.rewrite_fields(text)) for text in texts]
+    while isinstance(inner, WrappingDefense):
+        texts = [read for text in texts for read in inner.passed_on(text)]
         inner = inner.inner
     if not seeds or not isinstance(inner, RobustPrefix) or inner.config.steps == 0:
         return ()

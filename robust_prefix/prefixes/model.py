@@ -61,6 +61,20 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def select(self, indices: Tensor) -> Inputs:
+        """The rows at ``indices``, in that order."""
+        return Inputs(
+            tuple(self.texts[index] for index in indices.tolist()),
+            TokenBatch(self.batch.ids[indices], self.batch.answer[indices]),
+            self.embedded[indices],
+        )
+
+
+def margins(logits: Tensor) -> Tensor:
+    """How far the first class is ahead of the second, ``(n, classes)`` logits to ``(n,)``."""
+    first, second = logits.topk(2).values.T
+    return first - second
+
 
 class Prompter:
     """Turns texts into prompts that end at the answer position, and names the classes' tokens.

@@ -1,0 +1,117 @@
+"""A gate: what is costly is asked only where the plain answer is unsure.
+
+Attacks that edit as little as they can stop right behind the decision boundary, so an adversary
+has a small margin while most clean texts have a large one. An attacker who knows of the gate need
+only go on until the margin is large: what a gate saves is time, and it is attacked together with
+what it guards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+from torch import Tensor
+
+from robust_prefix.defenses.base import Defense, Fitted, NoDefense
+from robust_prefix.defenses.wrapping import WrappingDefense
+from robust_prefix.errors import ArtifactError, ConfigError
+from robust_prefix.prefixes import Inputs, PrefixModel, margins
+from robust_prefix.subspaces import Subspaces
+from robust_prefix.tasks import Fields
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class GateConfig:
+    """Settings of the gate.
+
+    Attributes:
+        share: of the clean dev texts that are handed on; decides ``threshold``.
+        threshold: texts whose margin is smaller are handed on, in logits; taken from the margins
+            on dev that were stored with the subspaces where not given.
+    """
+
+    share: float = Field(default=0.05, ge=0, le=1)
+    threshold: float | None = None
+
+
+class Gate(WrappingDefense[GateConfig]):
+    """Answers as the undefended classifier where its margin is large, else as what it wraps.
+
+    Args:
+        subspaces: have the margins that a threshold is taken from.
+
+    Raises:
+        ConfigError: nothing is wrapped.
+        ArtifactError: there is neither a threshold nor what to take it from.
+    """
+
+    name = "gate"
+    summary = "hands on only the texts whose plain answer is unsure; saves time"
+    config_type = GateConfig
+    stage = 2
+
+    def __init__(
+        self,
+        subspaces: Subspaces | None = None,
+        inner: Defense[Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        if inner is None or isinstance(inner, NoDefense):
+            raise ConfigError(
+                "expected a defence behind the gate, got none; say gate+robust-prefix"
+            )
+        super().__init__(inner, **settings)
+        if self.config.threshold is None:
+            found = None if subspaces is None else subspaces.margin_at(self.config.share)
+            if found is None:
+                raise ArtifactError(
+                    "expected the margins on dev for the defence 'gate', got none; run "
+                    "robust-prefix fit-subspaces on the run again, or give the gate a threshold"
+                )
+            # In the settings, and so in every record; rounded, so that they rebuild this gate.
+            settings["threshold"] = round(found, 4)
+            super().__init__(inner, **settings)
+
+    @classmethod
+    def from_settings(
+        cls, settings: Mapping[str, Any], fitted: Fitted, inner: Defense[Any] | None = None
+    ) -> Self:
+        """See ``Defense``."""
+        return cls(fitted.subspaces, inner, **settings)
+
+    @property
+    def threshold(self) -> float:
+        """The margin from which on the plain answer stands, in logits."""
+        if self.config.threshold is None:  # the constructor sets it; this is for the type checker
+            raise RuntimeError("the gate was built without a threshold")
+        return self.config.threshold
+
+    def passed_on(self, fields: Fields) -> list[Fields]:
+        """See ``WrappingDefense``; the text itself, wherever the gate is open."""
+        return [fields]
+
+    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
+        return self._run(model, inputs, self.inner.run)
+
+    def run_unrolled(self, model: PrefixModel, inputs: Inputs) -> Tensor:
+        return self._run(model, inputs, self.inner.run_unrolled)
+
+    def _run(
+        self, model: PrefixModel, inputs: Inputs, inner: Callable[[PrefixModel, Inputs], Tensor]
+    ) -> Tensor:
+        scores = model.logits(inputs)
+        unsure = (margins(scores) < self.threshold).nonzero()[:, 0]
+        if not len(unsure):
+            return scores
+        return scores.index_put((unsure,), inner(model, inputs.select(unsure)))
+
+    def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
+        scores = NoDefense().logits(model, texts, batch_size)
+        unsure = (margins(scores) < self.threshold).nonzero()[:, 0]
+        if len(unsure):
+            handed_on = [texts[index] for index in unsure.tolist()]
+            scores[unsure] = self.inner.logits(model, handed_on, batch_size)
+        return scores
