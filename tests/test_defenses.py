@@ -21,7 +21,6 @@ from robust_prefix.defenses import (
     build_defense,
 )
 from robust_prefix.defenses.base import NoSettings
-from robust_prefix.defenses.tuner import Adam
 from robust_prefix.errors import ArtifactError, ConfigError, RobustPrefixError
 from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
@@ -145,7 +144,14 @@ def test_example_mode_is_the_formula_with_the_training_mean(
 
 @pytest.mark.parametrize(
     "spec",
-    ["none", "robust-prefix(steps=5)", "random-prefix(rms=0.3)", "projection"],
+    [
+        "none",
+        "robust-prefix(steps=5)",
+        "robust-prefix(optimizer=polyak, steps=5, tolerance=0.3)",
+        "gate(share=0.5)+robust-prefix(steps=5)",
+        "random-prefix(rms=0.3)",
+        "projection",
+    ],
 )
 def test_a_prediction_is_the_same_in_any_company(
     model: PrefixModel, spaces: Subspaces, spec: str
@@ -256,19 +262,6 @@ def test_only_correctly_classified_examples_are_fitted(model: PrefixModel, task:
     chosen = [t for t, p, y in zip(texts, predictions.tolist(), labels, strict=True) if p == y]
     alone = model.answer_states(model.prompter.encode(chosen), [1])[0][1]
     torch.testing.assert_close(torch.cat(collected).sum(0), alone.sum(0), atol=1e-3, rtol=1e-3)
-
-
-def test_adam_is_torchs_adam() -> None:
-    start = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-    weights = torch.linspace(0.1, 4, 15).view(3, 5)
-    ours = Adam(0.1).run(start, lambda p: (weights * p.square()).sum(), steps=25)
-    theirs = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([theirs], lr=0.1)
-    for _ in range(25):
-        optimizer.zero_grad()
-        (weights * theirs.square()).sum().backward()
-        optimizer.step()
-    torch.testing.assert_close(ours, theirs.detach(), atol=1e-6, rtol=1e-5)
 
 
 def test_every_spec_builds_the_same_defence_again(spaces: Subspaces) -> None:

@@ -19,7 +19,7 @@ from robust_prefix.defenses import Defense, NoDefense, RobustPrefix, build_defen
 from robust_prefix.defenses import robust_prefix as tuned_defense
 from robust_prefix.defenses.base import NoSettings
 from robust_prefix.defenses.robust_prefix import add_to_first_layers
-from robust_prefix.defenses.tuner import Adam
+from robust_prefix.defenses.tuner import Adam, Polyak, Rule, descend
 from robust_prefix.errors import ConfigError, InputError, RobustPrefixError
 from robust_prefix.evaluation.trial import CountingVictim
 from robust_prefix.fitting import fit_subspaces
@@ -129,16 +129,16 @@ def test_one_step_of_adam_is_a_sign_and_passes_next_to_no_gradient(
         assert apart < 0.02 * np.linalg.norm(other.gradient)
 
 
-def test_adam_unrolled_has_the_right_derivative() -> None:
-    start = torch.zeros(4, dtype=torch.float64)
+@pytest.mark.parametrize("rule", [Adam(0.1, epsilon=0.5), Polyak()], ids=["adam", "polyak"])
+def test_steps_unrolled_have_the_right_derivative(rule: Rule) -> None:
+    start = torch.zeros(1, 4, dtype=torch.float64)
     target = torch.tensor([0.3, -0.7, 1.1, 0.2], dtype=torch.float64, requires_grad=True)
 
     def tuned(target: Tensor) -> Tensor:
-        tuner = Adam(0.1, epsilon=0.5)
-        return tuner.run(start, lambda p: ((p - target) ** 4).sum(), 4, unrolled=True)
+        return descend(rule, start, lambda p, _: ((p - target) ** 4).sum(1), 4, unrolled=True)
 
     assert torch.autograd.gradcheck(tuned, target)
-    constant = Adam(0.1).run(start, lambda p: ((p - target) ** 4).sum(), 4)
+    constant = descend(rule, start, lambda p, _: ((p - target) ** 4).sum(1), 4)
     assert not constant.requires_grad
     assert not start.requires_grad
 
@@ -146,7 +146,7 @@ def test_adam_unrolled_has_the_right_derivative() -> None:
 def test_adam_unrolled_is_finite_where_a_gradient_is_exactly_zero() -> None:
     """A softmax weight may underflow; the square root of the second moment is then at 0."""
     scale = torch.tensor([0.0, 2.0], requires_grad=True)
-    tuned = Adam(0.1).run(torch.ones(2), lambda p: (scale * p).sum(), 2, unrolled=True)
+    tuned = descend(Adam(0.1), torch.ones(1, 2), lambda p, _: (scale * p).sum(1), 2, unrolled=True)
     (gradient,) = torch.autograd.grad(tuned.sum(), scale)
     assert torch.isfinite(gradient).all()
 
@@ -158,6 +158,7 @@ def test_adam_unrolled_is_finite_where_a_gradient_is_exactly_zero() -> None:
         "none",
         "robust-prefix(steps=3)",
         "robust-prefix(mode=batch, steps=3)",
+        "robust-prefix(optimizer=polyak, steps=2)",
         "random-prefix(rms=0.3)",
         "projection",
     ],

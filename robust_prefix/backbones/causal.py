@@ -139,6 +139,26 @@ class CausalBackbone(Backbone):
         self.passes.forward += len(hidden) / self.num_layers
         return (output[0] if isinstance(output, tuple) else output)[:, 0]
 
+    def run_to_answer(
+        self,
+        hidden: Tensor,
+        start: int,
+        batch: TokenBatch,
+        prefixes: LayerPrefixes,
+        seen: Tensor | None = None,
+    ) -> Tensor:
+        """Run layers ``start`` to the last, that one for the answer position alone.
+
+        Args:
+            hidden, prefixes, seen: as in :meth:`run_layers`.
+
+        Returns:
+            States at the answer position after the last layer, ``(batch, hidden)``.
+        """
+        last = self.num_layers - 1
+        hidden = self.run_layers(hidden, start, last, prefixes, seen)
+        return self.run_layer_at_answer(hidden, last, batch, prefixes, seen)
+
     def _run(
         self,
         hidden: Tensor,

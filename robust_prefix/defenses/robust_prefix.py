@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from robust_prefix.defenses.base import Defense
-from robust_prefix.defenses.tuner import Adam
+from robust_prefix.defenses.tuner import Adam, Polyak, Rule, descend
 from robust_prefix.prefixes import Encoded, Inputs, PrefixModel
 from robust_prefix.subspaces import Subspace, residual_norm_squared
 
@@ -29,13 +29,18 @@ class RobustPrefixConfig:
         mode: ``example`` tunes one additional prefix an example against the stored training mean;
             ``batch`` is the paper's setting: one for the whole batch, centred on the batch's own
             mean, and not centred for a single text.
+        optimizer: ``adam`` is the paper's; ``polyak`` takes steps whose length follows from the
+            loss, and gets farther down in three of them than Adam in ten.
         learning_rate: of Adam; one setting for clean text and every attack.
-        steps: of Adam.
+        steps: of the optimizer.
+        tolerance: an example whose loss fell to so large a part of what it was is left alone.
     """
 
     mode: Literal["example", "batch"] = "example"
+    optimizer: Literal["adam", "polyak"] = "adam"
     learning_rate: float = Field(default=0.15, gt=0)
     steps: int = Field(default=10, ge=0, le=1000)
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
 
 
 class RobustPrefix(Defense[RobustPrefixConfig]):
@@ -82,7 +87,6 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
         embedded = inputs.embedded.float()
         if not unrolled:
             embedded = embedded.detach()
-        batch = inputs.batch
         subspaces = self._subspaces_on(model)
         deepest = max(subspaces)
         share = deepest / model.backbone.num_layers
@@ -91,24 +95,34 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
         rows = embedded.shape[0] if per_example else 1
         start = torch.zeros(rows, deepest, *model.prefix.tensor.shape[1:], device=embedded.device)
 
-        def loss(additional: Tensor) -> Tensor:
-            prefixes = add_to_first_layers(trained, additional)
-            states = [batch.at_answer(embedded)]
-            hidden = embedded
+        def losses(additional: Tensor, of: Tensor) -> Tensor:
+            chosen = inputs if len(of) == rows else inputs.select(of)
+            hidden = embedded if len(of) == rows else embedded[of]
+            prefixes = add_to_first_layers(trained, additional[of])
+            # The states before the first layer no prefix can change: they have no gradient.
+            states = [chosen.batch.at_answer(hidden)]
             for layer in range(deepest - 1):
                 hidden = model.backbone.run_layers(hidden, layer, layer + 1, prefixes)
-                states.append(batch.at_answer(hidden))
-            states.append(model.backbone.run_layer_at_answer(hidden, deepest - 1, batch, prefixes))
+                states.append(chosen.batch.at_answer(hidden))
+            states.append(
+                model.backbone.run_layer_at_answer(hidden, deepest - 1, chosen.batch, prefixes)
+            )
             # The way back through a step passes what it ran forward and what it ran backward.
             backward = 3 if unrolled else 1
-            model.backbone.passes.backward += backward * len(inputs) * share
+            model.backbone.passes.backward += backward * len(chosen) * share
             terms = [
                 residual_norm_squared(subspace, states[layer].float(), self._center(states[layer]))
                 for layer, subspace in subspaces.items()
             ]
-            return torch.stack(terms).sum()
+            each = torch.stack(terms).sum(0)
+            return each if per_example else each.sum()[None]
 
-        return Adam(self.config.learning_rate).run(start, loss, self.config.steps, unrolled)
+        rule: Rule = Polyak()
+        if self.config.optimizer == "adam":
+            rule = Adam(self.config.learning_rate)
+        return descend(
+            rule, start, losses, self.config.steps, self.config.tolerance, unrolled=unrolled
+        )
 
     def _center(self, states: Tensor) -> Tensor | None:
         """``m_j``: the stored mean, or in the paper's setting the batch's own, 0 for one text."""

@@ -1,12 +1,35 @@
-"""Adam as a pure function of parameters and state."""
+"""Descent on one tensor that stacks independent problems, one an example."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+Losses = Callable[[Tensor, Tensor], Tensor]
+"""``(parameters, rows)`` to the losses ``(len(rows),)`` of these rows of the parameters."""
+
+
+class Rule(Protocol):
+    """How one step is made of a gradient."""
+
+    def init_state(self, parameters: Tensor) -> Any:
+        """The state before the first step."""
+        ...
+
+    def update(
+        self, parameters: Tensor, gradient: Tensor, losses: Tensor, state: Any
+    ) -> tuple[Tensor, Any]:
+        """One step: parameters and state after it.
+
+        Args:
+            gradient: of each row's loss, of the parameters' shape.
+            losses: one a row ``(rows,)``.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -20,11 +43,7 @@ class AdamState:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba, ICLR 2015, algorithm 1) on one tensor.
-
-    Element by element, so one tensor that stacks independent problems, one an example, is tuned
-    as each of them would be alone.
-    """
+    """Adam (Kingma & Ba, ICLR 2015, algorithm 1); what the paper uses."""
 
     learning_rate: float
     first_decay: float = 0.9
@@ -32,14 +51,14 @@ class Adam:
     epsilon: float = 1e-8
 
     def init_state(self, parameters: Tensor) -> AdamState:
-        """The state before the first step."""
+        """See ``Rule``."""
         zeros = torch.zeros_like(parameters)
         return AdamState(0, zeros, zeros)
 
     def update(
-        self, parameters: Tensor, gradient: Tensor, state: AdamState
+        self, parameters: Tensor, gradient: Tensor, losses: Tensor, state: AdamState
     ) -> tuple[Tensor, AdamState]:
-        """One step down the gradient."""
+        """See ``Rule``; element by element."""
         step = state.step + 1
         first = self.first_decay * state.first + (1 - self.first_decay) * gradient
         second = self.second_decay * state.second + (1 - self.second_decay) * gradient.square()
@@ -48,26 +67,65 @@ class Adam:
         direction = first / (1 - self.first_decay**step) / (variance.sqrt() + self.epsilon)
         return parameters - self.learning_rate * direction, AdamState(step, first, second)
 
-    def run(
-        self,
-        parameters: Tensor,
-        loss: Callable[[Tensor], Tensor],
-        steps: int,
-        unrolled: bool = False,
-    ) -> Tensor:
-        """``steps`` steps from ``parameters`` down a scalar ``loss``.
 
-        Args:
-            unrolled: keep the graph of every step, so that the result can be differentiated by
-                whatever ``loss`` depends on; ``loss`` must have second derivatives. Otherwise the
-                result is a constant.
-        """
-        state = self.init_state(parameters)
-        with torch.set_grad_enabled(unrolled):
-            parameters = parameters.detach().requires_grad_(unrolled)
-            for _ in range(steps):
-                with torch.enable_grad():
-                    at = parameters if unrolled else parameters.detach().requires_grad_()
-                    (gradient,) = torch.autograd.grad(loss(at), at, create_graph=unrolled)
-                parameters, state = self.update(parameters, gradient, state)
-        return parameters
+@dataclass(frozen=True)
+class Polyak:
+    """Gradient steps of Polyak's length ("Introduction to Optimization", 1987, section 5.3).
+
+    ``p - l / ||g||^2 g``: where the smallest loss is known to be 0, as that of a sum of squares
+    with more parameters than terms is, the length needs no tuning, and falls with the loss.
+    """
+
+    def init_state(self, parameters: Tensor) -> None:
+        """See ``Rule``; there is none."""
+
+    def update(
+        self, parameters: Tensor, gradient: Tensor, losses: Tensor, state: None
+    ) -> tuple[Tensor, None]:
+        """See ``Rule``."""
+        squares = gradient.flatten(1).square().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+        lengths = (losses / squares).view(-1, *[1] * (gradient.dim() - 1))
+        return parameters - lengths * gradient, None
+
+
+def descend(
+    rule: Rule,
+    start: Tensor,
+    losses: Losses,
+    steps: int,
+    tolerance: float = 0.0,
+    unrolled: bool = False,
+) -> Tensor:
+    """Parameters after ``steps`` steps from ``start``, each row as it would be alone.
+
+    Args:
+        start: ``(rows, ...)``.
+        tolerance: a row whose loss is at most so large a part of its first one is left as it is,
+            and its loss is not computed again.
+        unrolled: keep the graph of every step, so that the result can be differentiated by
+            whatever the losses depend on; they must have second derivatives. Otherwise the result
+            is a constant.
+    """
+    state = rule.init_state(start)
+    active = torch.arange(len(start), device=start.device)
+    goals = torch.zeros(len(start), device=start.device)
+    with torch.set_grad_enabled(unrolled):
+        parameters = start.detach().requires_grad_(unrolled)
+        for step in range(steps):
+            with torch.enable_grad():
+                at = parameters if unrolled else parameters.detach().requires_grad_()
+                values = losses(at, active)
+                (gradient,) = torch.autograd.grad(values.sum(), at, create_graph=unrolled)
+            if step == 0:
+                goals = tolerance * values.detach()
+            everyone = torch.zeros_like(goals).index_put((active,), values)
+            after, state = rule.update(at, gradient, everyone, state)
+            active = active[values.detach() > goals[active]]
+            if len(active) < len(start):
+                moves = torch.zeros_like(goals, dtype=torch.bool)
+                moves[active] = True
+                after = after.where(moves.view(-1, *[1] * (after.dim() - 1)), at)
+            parameters = after
+            if not len(active):
+                break
+    return parameters if unrolled else parameters.detach()

@@ -144,8 +144,7 @@ class PrefixObjective(nn.Module):
         """Next-token logits over the vocabulary, float32 ``(batch, vocabulary)``."""
         batch, embedded = prompts
         backbone = self._frozen[0].backbone
-        hidden = backbone.run_layers(embedded, 0, backbone.num_layers, prefix)
-        return backbone.next_token_logits(batch.at_answer(hidden))
+        return backbone.next_token_logits(backbone.run_to_answer(embedded, 0, batch, prefix))
 
     def _minibatch(
         self, prompts: Prompts, labels: Tensor, index: Tensor, prefix: Tensor
@@ -154,8 +153,8 @@ class PrefixObjective(nn.Module):
         backbone = prompter.backbone
 
         def losses(batch: TokenBatch, embedded: Tensor) -> Tensor:
-            hidden = backbone.run_layers(embedded, 0, backbone.num_layers, prefix)
-            scores = backbone.next_token_logits(batch.at_answer(hidden), prompter.label_tokens)
+            state = backbone.run_to_answer(embedded, 0, batch, prefix)
+            scores = backbone.next_token_logits(state, prompter.label_tokens)
             repeats = len(scores) // len(labels)
             return nn.functional.cross_entropy(scores, labels.repeat(repeats), reduction="none")
 

@@ -222,9 +222,7 @@ class PrefixModel:
         Args:
             hidden, prefixes, seen: see ``CausalBackbone.run_layers``.
         """
-        last = self.backbone.num_layers - 1
-        hidden = self.backbone.run_layers(hidden, start, last, prefixes, seen)
-        state = self.backbone.run_layer_at_answer(hidden, last, batch, prefixes, seen)
+        state = self.backbone.run_to_answer(hidden, start, batch, prefixes, seen)
         return self.backbone.next_token_logits(state, self.prompter.label_tokens)
 
     def answer_states(
