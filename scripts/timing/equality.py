@@ -1,0 +1,49 @@
+"""That the contestants answer alike: a faster way to another answer is no gain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from attacks.textattack_import import import_textattack
+from robust_prefix.classifier import PrefixClassifier
+from robust_prefix.defenses import build_defense
+from timing.defended import PAPER, PLAIN, fitted
+from timing.literal import Literal, Sensible
+from timing.material import Material
+from timing.queries import LONGEST, SHIPPED, contestants
+
+
+def literal_differences(
+    classifier: PrefixClassifier, material: Material, sizes: tuple[int, ...] = (1, 8)
+) -> dict[str, float]:
+    """The largest difference of a logit between ours in the paper's mode and the literal ones.
+
+    Args:
+        classifier: in float32; in bfloat16 the first sign that Adam takes hangs on rounding.
+    """
+    found = {}
+    paper = classifier.with_defense(build_defense(PAPER, classifier.subspaces))
+    for size in sizes:
+        texts = material.window(0, size).texts
+        ours = paper.logits(texts, batch_size=size)
+        for kind in (Literal, Sensible):
+            theirs = kind(classifier.model, fitted(classifier)).logits(texts)
+            found[f"{kind.name}, batch {size}"] = _largest(ours, theirs)
+    return found
+
+
+def wrapper_differences(
+    classifier: PrefixClassifier, material: Material, data_dir: Path | None, count: int = 4
+) -> dict[str, float]:
+    """The largest difference of a logit between our plain answer and TextAttack's wrappers."""
+    import_textattack(data_dir)
+    answers = contestants(classifier)
+    texts = list(material.window(0, count).texts)
+    ours = answers[PLAIN](texts)
+    return {name: _largest(ours, answers[name](texts)) for name in (SHIPPED, LONGEST)}
+
+
+def _largest(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs.float()).abs().max())
