@@ -19,14 +19,13 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
+from robust_prefix.configs import MethodConfig, PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError, StorageError
 from robust_prefix.files import read_json, write_json
 from robust_prefix.objectives import PrefixObjective, Substitutes, build_adversary
-from robust_prefix.prefixes import PREFIX_FILE, Prefix
+from robust_prefix.prefixes import PREFIX_FILE, Prefix, method_of
 from robust_prefix.prefixes.model import Prompter
-from robust_prefix.prefixes.prefix_tuning import build_parameters, initial_prefix
 from robust_prefix.progress import Advance, progress
 from robust_prefix.tasks import Fields, Task
 
@@ -72,7 +71,7 @@ def train_prefix(
     backbone: CausalBackbone,
     task: Task,
     *,
-    prefix: PrefixTuningConfig | None = None,
+    prefix: MethodConfig | None = None,
     training: TrainingConfig | None = None,
     start: Prefix | None = None,
     substitutes: Substitutes | None = None,
@@ -85,9 +84,9 @@ def train_prefix(
     The state with the best accuracy on the dev split is returned; with an adversary the last one.
 
     Args:
-        prefix: settings of the prefix.
+        prefix: settings of a method, which name it; of prefix-tuning where not given.
         training: settings of the optimisation, the adversary among them.
-        start: a trained prefix to go on from, in place of ``prefix.init``.
+        start: a trained prefix to go on from, in place of the method's ``init``.
         substitutes: what may stand for a word, for an adversary that substitutes synonyms; see
             ``attacks.lexicon``.
         reader: a defence that rewrites text, such as ``Synonyms``; the prefix is trained and
@@ -102,13 +101,13 @@ def train_prefix(
 
     Raises:
         ArtifactError: ``start`` belongs to another base model.
-        ConfigError: a label word is several tokens, the adversary is unknown, ``start`` has
-            another length than ``prefix`` asks for, or ``out`` holds checkpoints of other settings.
+        ConfigError: a label word is several tokens, the adversary is unknown, ``prefix`` does not
+            fit the model, the task or ``start``, or ``out`` holds checkpoints of other settings.
         InputError: the data does not fit the task.
     """
     from transformers import set_seed
 
-    prefix = prefix or PrefixTuningConfig()
+    method = method_of(prefix or PrefixTuningConfig())
     training = training or TrainingConfig()
     set_seed(seed)
     prompter = Prompter(backbone, task)
@@ -117,8 +116,8 @@ def train_prefix(
         train_rows = train_rows.select(range(min(training.max_examples, len(train_rows))))
     dev_rows = load_split(task, "dev")
     settings = {
-        "method": "prefix-tuning",
-        "prefix": dataclasses.asdict(prefix),
+        "method": method.name,
+        "prefix": dataclasses.asdict(method.config),
         "training": dataclasses.asdict(training),
         "seed": seed,
         "task": task.to_dict(),
@@ -136,7 +135,7 @@ def train_prefix(
         return finished
     objective = PrefixObjective(
         prompter,
-        build_parameters(_start(backbone, task, prefix, start), prefix),
+        method.trainable(backbone, task, start),
         build_adversary(training.adversary, prompter, substitutes),
         rows_as_fields(task, train_rows),
         training.adversarial_weight,
@@ -153,14 +152,13 @@ def train_prefix(
         )
     accuracies = [row["dev_accuracy"] for row in history if "dev_accuracy" in row]
     kept = max(accuracies) if training.adversary == "none" else accuracies[-1]
+    found = {
+        "dev_accuracy": kept,
+        "dev_examples": len(dev_rows),
+        "trained_parameters": sum(weight.numel() for weight in objective.parameters()),
+    }
     with torch.no_grad():
-        tensor = objective.prefix().float().cpu()
-    trained = Prefix(
-        tensor=tensor,
-        base_model=backbone.name,
-        base_fingerprint=backbone.fingerprint,
-        config={**settings, "dev_accuracy": kept, "dev_examples": len(dev_rows)},
-    )
+        trained = Prefix.of(objective.prefix(backbone), backbone, {**settings, **found})
     if folder is not None:
         # The checkpoints go last: whatever happens next, the training need not be done again.
         write_json(folder / "training.json", {"settings": settings, "history": history})
@@ -197,21 +195,6 @@ def _read_substitutes(substitutes: Substitutes, reader: TextReader) -> Substitut
         return tuple(text for text in read if text != word)
 
     return found
-
-
-def _start(
-    backbone: CausalBackbone, task: Task, config: PrefixTuningConfig, start: Prefix | None
-) -> Tensor:
-    """Where training starts: float32 ``(layers, 2, kv_heads, length, head_dim)``."""
-    if start is None:
-        return initial_prefix(backbone, task, config)
-    start.check_base(backbone)
-    if start.length != config.length:
-        raise ConfigError(
-            f"expected a prefix of length {config.length} to start from, got {start.length}; "
-            "ask for that length"
-        )
-    return start.tensor.clone()
 
 
 def _check_same_settings(checkpoints: Path, settings: dict[str, Any]) -> None:

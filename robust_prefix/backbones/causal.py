@@ -74,10 +74,14 @@ class CausalBackbone(Backbone):
                 f"{longest} and a text of {tokens}; lower the task's max_tokens"
             )
         hidden: Tensor = getattr(self._decoder, self.architecture.embedding)(batch.ids)
-        if self.architecture.positions is not None:
-            table = getattr(self._decoder, self.architecture.positions)
-            hidden = hidden + table(self._positions(tokens, past))
-        return hidden
+        return self._with_positions(hidden, past)
+
+    def _with_positions(self, embedded: Tensor, past: int | Tensor) -> Tensor:
+        """Embeddings ``(batch, tokens, hidden)`` with learned positions, where there are such."""
+        if self.architecture.positions is None:
+            return embedded
+        table = getattr(self._decoder, self.architecture.positions)
+        return embedded + table(self._positions(embedded.shape[1], past))
 
     def run_layers(
         self,
@@ -224,10 +228,33 @@ class CausalBackbone(Backbone):
         Returns:
             float32 ``(layers, 2, kv_heads, tokens, head_dim)``, positions counted from 0.
         """
-        batch = self.pad(self.tokenize([text]))
-        nothing = torch.zeros(self.prefix_shape(0), device=self.device)
+        [ids] = self.tokenize([text])
         with torch.no_grad():
-            return self.record(self.embed(batch, 0), nothing)[:, 0].float()
+            return self.compile(self.embeddings[ids]).float()
+
+    def compile(self, embedded: Tensor) -> Tensor:
+        """What each layer's attention stores for the embeddings of virtual tokens.
+
+        On a causal decoder these keys and values before a text are the very same as the virtual
+        tokens before it, as no text before them can change what the layers make of them.
+
+        Args:
+            embedded: ``(tokens, hidden)``, without positions; gradients flow to them.
+
+        Returns:
+            ``(layers, 2, kv_heads, tokens, head_dim)`` in the model's type, positions from 0.
+
+        Raises:
+            ConfigError: they leave no position for a text.
+        """
+        if len(embedded) >= self.max_positions:
+            raise ConfigError(
+                f"expected fewer virtual tokens than the {self.max_positions} positions of "
+                f"{self.name}, got {len(embedded)}; lower the length"
+            )
+        hidden = self._with_positions(embedded.to(self.device, self.dtype)[None], 0)
+        nothing = torch.zeros(self.prefix_shape(0), device=self.device)
+        return self.record(hidden, nothing)[:, 0]
 
     def next_token_logits(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
         """Next-token logits from states after the last layer.

@@ -87,7 +87,7 @@ def measured_run(
     if max_examples:
         rows = rows.select(range(min(max_examples, len(rows))))
     accuracy = measure_accuracy(PrefixModel(backbone, task, prefix), rows, defense)
-    trainable = prefix.tensor.numel()
+    trainable = prefix.parameters
     frozen = sum(weight.numel() for weight in backbone.model.parameters())
     return Run(
         task=task,
@@ -99,6 +99,7 @@ def measured_run(
             "dev_accuracy": prefix.config["dev_accuracy"],
             "parameters": {
                 "trainable": trainable,
+                "during_training": prefix.config.get("trained_parameters", trainable),
                 "frozen": frozen,
                 "percent": 100 * trainable / frozen,
             },
