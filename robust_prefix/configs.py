@@ -53,7 +53,28 @@ class PromptTuningConfig:
     init_text: str = ""
 
 
-MethodConfig = PrefixTuningConfig | PromptTuningConfig
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class PTuningConfig:
+    """Settings of P-tuning.
+
+    Attributes:
+        length: virtual tokens before the prompt.
+        encoder: what yields their embeddings while training: a bidirectional ``lstm`` of two
+            layers and an MLP over its states, or an ``mlp`` alone.
+        encoder_width: hidden width of both.
+        init: ``random`` starts from what the encoder gives (the paper); with the others it starts
+            from the embeddings that they give in prompt tuning, and the encoder from zero.
+        init_text: the tokens to start from; the task's template and label words where empty.
+    """
+
+    length: int = Field(default=10, ge=1, le=MAX_LENGTH)
+    encoder: Literal["lstm", "mlp"] = "lstm"
+    encoder_width: int = Field(default=512, ge=1)
+    init: Literal["random", "text", "vocabulary", "labels"] = "random"
+    init_text: str = ""
+
+
+MethodConfig = PrefixTuningConfig | PromptTuningConfig | PTuningConfig
 """Settings of one of the methods."""
 
 

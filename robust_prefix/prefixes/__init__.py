@@ -8,13 +8,14 @@ from robust_prefix.errors import ConfigError, unknown_name
 from robust_prefix.prefixes.base import PREFIX_FILE, Learned, Prefix
 from robust_prefix.prefixes.method import Method, Trainable
 from robust_prefix.prefixes.model import Encoded, Inputs, PrefixModel, margins
+from robust_prefix.prefixes.p_tuning import PTuning
 from robust_prefix.prefixes.prefix_tuning import PrefixTuning
 from robust_prefix.prefixes.prompt_tuning import PromptTuning
 from robust_prefix.prefixes.scoring import plain_scores
 from robust_prefix.specs import build_config, parse_spec
 
 METHODS: dict[str, type[Method[Any]]] = {
-    method.name: method for method in (PrefixTuning, PromptTuning)
+    method.name: method for method in (PrefixTuning, PromptTuning, PTuning)
 }
 
 __all__ = [

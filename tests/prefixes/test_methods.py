@@ -26,6 +26,8 @@ SPECS = [
     "prefix-tuning(length=4)",
     "prefix-tuning(length=4, reparameterization=mlp, mlp_width=16)",
     "prompt-tuning(length=4)",
+    "p-tuning(length=4, encoder_width=16)",
+    "p-tuning(length=4, encoder=mlp, encoder_width=16, init=labels)",
 ]
 TEXTS = ["the film is good and warm", "the plot is dull", "a story"]
 SHORT = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.02, evaluations_per_epoch=4)
