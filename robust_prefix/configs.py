@@ -41,14 +41,14 @@ class PromptTuningConfig:
     """Settings of prompt tuning.
 
     Attributes:
-        length: virtual tokens before the prompt.
+        length: virtual tokens before the prompt; those in the task's template come on top.
         init: where their embeddings start: ``uniform`` in [-0.5, 0.5]; entries drawn from the
             ``vocabulary``; the words of the ``labels``, filled up with such entries; the tokens
             of a ``text``.
         init_text: the tokens to start from; the task's template and label words where empty.
     """
 
-    length: int = Field(default=20, ge=1, le=MAX_LENGTH)
+    length: int = Field(default=20, ge=0, le=MAX_LENGTH)
     init: Literal["text", "vocabulary", "labels", "uniform"] = "text"
     init_text: str = ""
 
@@ -58,7 +58,7 @@ class PTuningConfig:
     """Settings of P-tuning.
 
     Attributes:
-        length: virtual tokens before the prompt.
+        length: virtual tokens before the prompt; those in the task's template come on top.
         encoder: what yields their embeddings while training: a bidirectional ``lstm`` of two
             layers and an MLP over its states, or an ``mlp`` alone.
         encoder_width: hidden width of both.
@@ -67,7 +67,7 @@ class PTuningConfig:
         init_text: the tokens to start from; the task's template and label words where empty.
     """
 
-    length: int = Field(default=10, ge=1, le=MAX_LENGTH)
+    length: int = Field(default=10, ge=0, le=MAX_LENGTH)
     encoder: Literal["lstm", "mlp"] = "lstm"
     encoder_width: int = Field(default=512, ge=1)
     init: Literal["random", "text", "vocabulary", "labels"] = "random"

@@ -57,11 +57,14 @@ class CausalBackbone(Backbone):
         weight: Tensor = getattr(self._decoder, self.architecture.embedding).weight
         return weight.detach()
 
-    def embed(self, batch: TokenBatch, past: int | Tensor) -> Tensor:
+    def embed(
+        self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
+    ) -> Tensor:
         """States before the first layer, ``(batch, tokens, hidden)``.
 
         Args:
             past: positions before the text: those of the prefix; ``(batch,)`` where rows differ.
+            soft_tokens: ``(tokens, hidden)``, what the ids after the vocabulary stand for.
 
         Raises:
             InputError: text and prefix together exceed the model's positions.
@@ -73,7 +76,14 @@ class CausalBackbone(Backbone):
                 f"expected at most {self.max_positions} positions for {self.name}, got a prefix of "
                 f"{longest} and a text of {tokens}; lower the task's max_tokens"
             )
-        hidden: Tensor = getattr(self._decoder, self.architecture.embedding)(batch.ids)
+        lookup = getattr(self._decoder, self.architecture.embedding)
+        if soft_tokens is None:
+            hidden: Tensor = lookup(batch.ids)
+        else:
+            number = batch.ids - len(self.embeddings)  # of the soft token
+            hidden = lookup(batch.ids.masked_fill(number >= 0, 0))
+            soft = soft_tokens.to(hidden.dtype)[number.clamp_min(0)]
+            hidden = torch.where(number[..., None] >= 0, soft, hidden)
         return self._with_positions(hidden, past)
 
     def _with_positions(self, embedded: Tensor, past: int | Tensor) -> Tensor:
@@ -96,7 +106,8 @@ class CausalBackbone(Backbone):
         Args:
             hidden: states before layer ``start``, ``(batch, tokens, hidden)``. Float32 states are
                 computed on in float32 whatever the model's own type.
-            prefixes: keys and values by layer number; gradients flow to them.
+            prefixes: keys and values by layer number; gradients flow to them. A layer may have
+                none, of length 0.
             seen: how many of the prefix's positions each row sees ``(batch,)``, counted from the
                 first; its text follows there. All where not given.
 
@@ -105,7 +116,7 @@ class CausalBackbone(Backbone):
         """
         if start == stop:
             return hidden
-        return self._run(hidden, start, stop, PrefixCache(prefixes), prefixes[start], seen)
+        return self._run(hidden, start, stop, PrefixCache(prefixes), seen)
 
     def run_layer_at_answer(
         self,
@@ -148,14 +159,17 @@ class CausalBackbone(Backbone):
         hidden: Tensor,
         start: int,
         stop: int,
-        cache: Any,
-        prefix: Tensor,
+        cache: PrefixCache,
         seen: Tensor | None = None,
     ) -> Tensor:
-        past = prefix.shape[-2]
-        positions = self._positions(hidden.shape[1], past if seen is None else seen)
-        arguments = self._arguments(hidden, self._mask(hidden, past, seen), positions, cache)
+        past = -1
         for index in range(start, stop):
+            length = cache.prefixes[index].shape[-2]
+            if length != past:  # a layer may have no prefix, and then sees the text alone
+                past = length
+                positions = self._positions(hidden.shape[1], past if seen is None else seen)
+                mask = self._mask(hidden, past, seen)
+                arguments = self._arguments(hidden, mask, positions, cache)
             output = self._layer(index, hidden.dtype)(hidden, **arguments)
             hidden = output[0] if isinstance(output, tuple) else output
         self.passes.forward += hidden.shape[0] * (stop - start) / self.num_layers
@@ -219,7 +233,7 @@ class CausalBackbone(Backbone):
             ``(layers, batch, 2, kv_heads, tokens, head_dim)``; gradients flow through it.
         """
         cache = RecordingCache(prefixes)
-        self._run(hidden, 0, self.num_layers, cache, prefixes[0])
+        self._run(hidden, 0, self.num_layers, cache)
         return torch.stack([cache.layers[layer] for layer in range(self.num_layers)])
 
     def keys_and_values(self, text: str) -> Tensor:
@@ -252,8 +266,10 @@ class CausalBackbone(Backbone):
                 f"expected fewer virtual tokens than the {self.max_positions} positions of "
                 f"{self.name}, got {len(embedded)}; lower the length"
             )
+        nothing = torch.zeros(self.prefix_shape(0), dtype=self.dtype, device=self.device)
+        if not len(embedded):
+            return nothing
         hidden = self._with_positions(embedded.to(self.device, self.dtype)[None], 0)
-        nothing = torch.zeros(self.prefix_shape(0), device=self.device)
         return self.record(hidden, nothing)[:, 0]
 
     def next_token_logits(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:

@@ -102,8 +102,9 @@ def train(
     begun = begun_run.prefix if begun_run is not None else None
     if method is None:
         method = "prefix-tuning" if begun is None else begun.config.get("method", "prefix-tuning")
+    chosen = load_task(task, data_dir)
     if length is None and begun is not None and "length" not in parse_spec(method).settings:
-        length = begun.length
+        length = begun.length - chosen.virtual_tokens[0]
     beside = {"length": length, "reparameterization": reparameterization, "init": init}
     given = {name: value for name, value in beside.items() if value is not None}
     prefix_config = build_method(method, **given).config
@@ -120,7 +121,6 @@ def train(
         },
         "train",
     )
-    chosen = load_task(task, data_dir)
     clusters = begun_run.synonyms if begun_run is not None else None
     if clusters is None and any(part.name == "synonyms" for part in parse_composition(defense)):
         clusters = clusters_for(chosen, data_dir)

@@ -126,7 +126,7 @@ class PrefixObjective(nn.Module):
         prompter = self._frozen[0]
         batch = TokenBatch(ids, answer)
         learned = self.learned()
-        embedded = prompter.backbone.embed(batch, learned.length)
+        embedded = prompter.backbone.embed(batch, learned.length, learned.inner_tokens)
         target = prompter.label_tokens[labels]
         scores = self._scores((batch, embedded), learned)
         loss = nn.functional.cross_entropy(scores, target)
@@ -170,7 +170,7 @@ class PrefixObjective(nn.Module):
 
         def embed(texts: Sequence[Fields]) -> Prompts:
             batch = backbone.pad(prompter.encode(texts).rows)
-            return batch, backbone.embed(batch, learned.length)
+            return batch, backbone.embed(batch, learned.length, learned.inner_tokens)
 
         return Minibatch(
             prompts=prompts,

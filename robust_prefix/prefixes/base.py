@@ -15,6 +15,7 @@ from torch import Tensor
 from robust_prefix.artifacts import load_tensors, save_tensors
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.errors import ArtifactError
+from robust_prefix.tasks import Task
 
 PREFIX_FILE = "prefix.safetensors"
 """Its name in a run directory."""
@@ -27,11 +28,24 @@ class Learned:
     Attributes:
         tensor: keys and values ``(layers, 2, kv_heads, length, head_dim)``; keys first.
         soft_tokens: embeddings ``(tokens, hidden)``: of the virtual tokens that ``tensor`` was
-            compiled from, where it was. None where there are none.
+            compiled from, then of those inside the template. None where keys and values are learned
+            themselves.
     """
 
     tensor: Tensor
     soft_tokens: Tensor | None = None
+
+    @classmethod
+    def compiled(cls, backbone: CausalBackbone, soft_tokens: Tensor, length: int) -> Learned:
+        """Soft tokens of which the first ``length`` stand before the prompt."""
+        return cls(backbone.compile(soft_tokens[:length]), soft_tokens)
+
+    @property
+    def inner_tokens(self) -> Tensor | None:
+        """Embeddings of the virtual tokens inside the template, ``(tokens, hidden)``."""
+        if self.soft_tokens is None or len(self.soft_tokens) == self.length:
+            return None
+        return self.soft_tokens[self.length :]
 
     @property
     def length(self) -> int:
@@ -125,6 +139,21 @@ class Prefix:
                 f"expected a prefix for {backbone.name} (fingerprint {backbone.fingerprint}), got "
                 f"one trained on {self.base_model} ({self.base_fingerprint}); "
                 "load that model or train a new prefix"
+            )
+
+    def check_template(self, task: Task) -> None:
+        """Raise ArtifactError where it lacks embeddings of virtual tokens in ``task``'s template.
+
+        Those that a template begins with may be all of those before the prompt, or the last.
+        """
+        before, inside = task.virtual_tokens
+        inner = self.learned.inner_tokens
+        have = 0 if inner is None else len(inner)
+        if have != inside or (before and (self.soft_tokens is None or self.length < before)):
+            raise ArtifactError(
+                f"expected a prefix for the template of task {task.name!r}, with {before} virtual "
+                f"tokens before and {inside} inside it, got one with {self.length} and {have}; "
+                "train one on this template"
             )
 
     def save(self, path: str | Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.tasks import Task
+from robust_prefix.tasks import VIRTUAL, Task
 
 FREQUENT = 5000
 """Vocabulary entries that count as frequent (Lester et al., EMNLP 2021, section 3.2)."""
@@ -23,7 +23,8 @@ def initial_tokens(
         text: for ``text``; the task's template and label words where empty.
     """
     if init == "text":
-        text = text or task.render(("",) * len(task.columns)) + "".join(task.label_words)
+        template = task.render(("",) * len(task.columns)).replace(VIRTUAL, "")
+        text = text or template + "".join(task.label_words)
         [once], [again] = backbone.tokenize([text]), backbone.encode([f" {text}"])
         return [*once, *again * -(-length // len(again))][:length]
     words = [backbone.word_token(word) for word in task.label_words] if init == "labels" else []

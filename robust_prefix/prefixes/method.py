@@ -32,6 +32,7 @@ class Method(ABC, Generic[Config]):
         learns: what is learned, in a few words.
         formula: how many numbers are kept after training, in terms of the model's sizes.
         config_type: its settings.
+        in_template: whether it learns embeddings, and so those of virtual tokens in a template.
     """
 
     name: ClassVar[str]
@@ -39,6 +40,7 @@ class Method(ABC, Generic[Config]):
     learns: ClassVar[str]
     formula: ClassVar[str]
     config_type: ClassVar[type[Any]]
+    in_template: ClassVar[bool] = False
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -55,7 +57,18 @@ class Method(ABC, Generic[Config]):
             ArtifactError: ``start`` belongs to another base model.
             ConfigError: a setting does not fit the model, the task or ``start``.
         """
-        length: int = self.config.length  # type: ignore[attr-defined]
+        before, inside = task.virtual_tokens
+        length: int = self.config.length + before  # type: ignore[attr-defined]
+        if (before or inside) and not self.in_template:
+            raise ConfigError(
+                "expected a method that learns embeddings (prompt-tuning, p-tuning) for the "
+                f"virtual tokens in the template of task {task.name!r}, got {self.name!r}"
+            )
+        if length + inside == 0:
+            raise ConfigError(
+                f"expected virtual tokens for {self.name}, got length=0 and none in the template "
+                f"of task {task.name!r}; write {{prompt:3}} into it, or raise the length"
+            )
         if length >= backbone.max_positions:
             raise ConfigError(
                 f"expected a length below the {backbone.max_positions} positions of "
@@ -63,6 +76,7 @@ class Method(ABC, Generic[Config]):
             )
         if start is not None:
             start.check_base(backbone)
+            start.check_template(task)
             if start.length != length:
                 raise ConfigError(
                     f"expected a prefix of length {length} to start from, got {start.length}; "

@@ -2,7 +2,9 @@
 
 An encoder over embeddings of virtual tokens yields the embeddings that the model gets, so that
 they depend on each other (section 3.2 of the paper); after training it is dropped and what it
-gives is kept.
+gives is kept. A task's template puts virtual tokens between the texts:
+``{prompt:3}{text}{prompt:3}`` is ``{[P_0:2], x, [P_3:5], y}``. The paper's third group, after the
+answer, is for models that look ahead: a decoder has given its answer before it.
 """
 
 from __future__ import annotations
@@ -13,9 +15,8 @@ from torch import Tensor, nn
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import PTuningConfig
 from robust_prefix.prefixes.base import Learned, Prefix
-from robust_prefix.prefixes.initial import initial_tokens
 from robust_prefix.prefixes.method import Method, Trainable
-from robust_prefix.prefixes.prompt_tuning import soft_tokens_of
+from robust_prefix.prefixes.prompt_tuning import initial_embeddings
 from robust_prefix.tasks import Task
 
 
@@ -23,14 +24,22 @@ class EncodedPrompt(Trainable):
     """An encoder over embeddings of virtual tokens.
 
     Args:
+        tokens: virtual tokens in all.
+        length: how many of them stand before the prompt; the others are inside it.
         start: ``(tokens, hidden)`` that the encoder's output is added to. The encoder's last layer
             then starts at zero, and training at ``start``.
     """
 
     def __init__(
-        self, tokens: int, hidden: int, config: PTuningConfig, start: Tensor | None = None
+        self,
+        tokens: int,
+        length: int,
+        hidden: int,
+        config: PTuningConfig,
+        start: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.length = length
         self.register_buffer("start", torch.zeros(tokens, hidden) if start is None else start)
         self.embedding = nn.Parameter(torch.randn(tokens, hidden))
         width = config.encoder_width
@@ -54,7 +63,7 @@ class EncodedPrompt(Trainable):
     def forward(self, backbone: CausalBackbone) -> Learned:
         states = self.embedding if self.lstm is None else self.lstm(self.embedding)[0]
         soft_tokens = self.get_buffer("start") + self.mlp(states)
-        return Learned(backbone.compile(soft_tokens), soft_tokens)
+        return Learned.compiled(backbone, soft_tokens, self.length)
 
 
 class PTuning(Method[PTuningConfig]):
@@ -65,12 +74,11 @@ class PTuning(Method[PTuningConfig]):
     learns = "embeddings of virtual tokens, through an LSTM or an MLP"
     formula = "hidden * length"
     config_type = PTuningConfig
+    in_template = True
 
     def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
-        config, first = self.config, None
-        if start is not None:
-            first = soft_tokens_of(start)
-        elif config.init != "random":
-            tokens = initial_tokens(backbone, task, config.init, config.length, config.init_text)
-            first = backbone.embeddings[tokens].float().cpu()
-        return EncodedPrompt(config.length, backbone.hidden_size, config, first)
+        before, inside = task.virtual_tokens
+        length = self.config.length + before
+        first = initial_embeddings(backbone, task, self.config, length + inside, start)
+        hidden = backbone.hidden_size
+        return EncodedPrompt(length + inside, length, hidden, self.config, first)

@@ -126,11 +126,17 @@ def write_peft(prefix: Prefix, folder: str | Path) -> dict[str, Any]:
         The configuration that was written.
 
     Raises:
+        ConfigError: PEFT has nothing that gives the same answers.
         StorageError: writing failed.
     """
     folder = Path(folder)
     layers, _, heads, length, head_dim = prefix.tensor.shape
     soft_tokens = prefix.soft_tokens
+    if prefix.learned.inner_tokens is not None:
+        raise ConfigError(
+            "expected virtual tokens before the prompt alone, which is where PEFT puts them, got "
+            f"{len(prefix.learned.inner_tokens)} inside it; train on a template without them"
+        )
     if soft_tokens is None:
         kind = "PREFIX_TUNING"
         embeddings = prefix.tensor.permute(3, 0, 1, 2, 4).reshape(length, -1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.configs import PromptTuningConfig
+from robust_prefix.configs import PromptTuningConfig, PTuningConfig
 from robust_prefix.errors import ConfigError
 from robust_prefix.prefixes.base import Learned, Prefix
 from robust_prefix.prefixes.initial import initial_tokens
@@ -21,14 +21,20 @@ from robust_prefix.tasks import Task
 
 
 class SoftPrompt(Trainable):
-    """The virtual tokens' embeddings as the parameter."""
+    """The virtual tokens' embeddings as the parameter.
 
-    def __init__(self, start: Tensor) -> None:
+    Args:
+        start: ``(tokens, hidden)``.
+        length: how many of them stand before the prompt; the others are inside it.
+    """
+
+    def __init__(self, start: Tensor, length: int) -> None:
         super().__init__()
         self.soft_tokens = nn.Parameter(start.clone())
+        self.length = length
 
     def forward(self, backbone: CausalBackbone) -> Learned:
-        return Learned(backbone.compile(self.soft_tokens), self.soft_tokens)
+        return Learned.compiled(backbone, self.soft_tokens, self.length)
 
 
 class PromptTuning(Method[PromptTuningConfig]):
@@ -39,23 +45,34 @@ class PromptTuning(Method[PromptTuningConfig]):
     learns = "embeddings of virtual tokens before the prompt"
     formula = "hidden * length"
     config_type = PromptTuningConfig
+    in_template = True
 
     def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
-        if start is not None:
-            return SoftPrompt(soft_tokens_of(start))
-        config = self.config
-        if config.init == "uniform":
-            return SoftPrompt(torch.rand(config.length, backbone.hidden_size) - 0.5)
-        tokens = initial_tokens(backbone, task, config.init, config.length, config.init_text)
-        return SoftPrompt(backbone.embeddings[tokens].float().cpu())
+        before, inside = task.virtual_tokens
+        length = self.config.length + before
+        first = initial_embeddings(backbone, task, self.config, length + inside, start)
+        if first is None:
+            first = torch.rand(length + inside, backbone.hidden_size) - 0.5
+        return SoftPrompt(first, length)
 
 
-def soft_tokens_of(start: Prefix) -> Tensor:
-    """The embeddings to go on from, ``(tokens, hidden)``.
+def initial_embeddings(
+    backbone: CausalBackbone,
+    task: Task,
+    config: PromptTuningConfig | PTuningConfig,
+    tokens: int,
+    start: Prefix | None,
+) -> Tensor | None:
+    """Where embeddings start, float32 ``(tokens, hidden)``; None where not from any given ones.
 
     Raises:
         ConfigError: ``start`` has keys and values alone, which no embeddings may lead to.
     """
+    if start is None:
+        if config.init in ("uniform", "random"):
+            return None
+        ids = initial_tokens(backbone, task, config.init, tokens, config.init_text)
+        return backbone.embeddings[ids].float().cpu()
     if start.soft_tokens is None:
         raise ConfigError(
             "expected a prefix with soft tokens to start from, got one of the method "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,16 @@ from robust_prefix.prefixes import METHODS, Prefix, build_method, method_of
 from robust_prefix.tasks import Task
 from robust_prefix.training import train_prefix
 
-SPECS = [
-    "prefix-tuning(length=4)",
-    "prefix-tuning(length=4, reparameterization=mlp, mlp_width=16)",
-    "prompt-tuning(length=4)",
-    "p-tuning(length=4, encoder_width=16)",
-    "p-tuning(length=4, encoder=mlp, encoder_width=16, init=labels)",
-]
+PLAIN = "{text} is this review negative or positive ?"
+SPECS = {
+    "prefix-tuning(length=4)": PLAIN,
+    "prefix-tuning(length=4, reparameterization=mlp, mlp_width=16)": PLAIN,
+    "prompt-tuning(length=4)": PLAIN,
+    "prompt-tuning(length=0)": "{text} is it{prompt:3} good ?{prompt:1}",
+    "p-tuning(length=4, encoder_width=16)": PLAIN,
+    "p-tuning(length=1, encoder=mlp, encoder_width=16, init=labels)": "{prompt:3}{text}{prompt:2}",
+}
+"""Methods and the template of the task they are trained on."""
 TEXTS = ["the film is good and warm", "the plot is dull", "a story"]
 SHORT = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.02, evaluations_per_epoch=4)
 
@@ -38,13 +42,22 @@ def config_of(spec: str) -> MethodConfig:
     return config
 
 
-@pytest.fixture(scope="module", params=SPECS)
-def trained(
-    request: pytest.FixtureRequest, backbone: CausalBackbone, task: Task
-) -> tuple[str, Prefix]:
+@dataclass(frozen=True)
+class Trained:
     """A method and what a short training with it gave."""
+
+    spec: str
+    task: Task
+    prefix: Prefix
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def trained(request: pytest.FixtureRequest, backbone: CausalBackbone, task: Task) -> Trained:
+    """Each of them in turn."""
     spec: str = request.param
-    return spec, train_prefix(backbone, task, prefix=config_of(spec), training=SHORT, seed=3)
+    task = replace(task, template=SPECS[spec])
+    prefix = train_prefix(backbone, task, prefix=config_of(spec), training=SHORT, seed=3)
+    return Trained(spec, task, prefix)
 
 
 def test_every_method_is_in_the_table() -> None:
@@ -52,23 +65,24 @@ def test_every_method_is_in_the_table() -> None:
 
 
 def test_training_changes_what_is_learned_and_counts_it(
-    backbone: CausalBackbone, task: Task, trained: tuple[str, Prefix]
+    backbone: CausalBackbone, trained: Trained
 ) -> None:
-    spec, prefix = trained
-    method = build_method(spec)
+    task, prefix = trained.task, trained.prefix
+    method = build_method(trained.spec)
     assert prefix.config["method"] == method.name
     torch.manual_seed(3)
     with torch.no_grad():
         before = method.trainable(backbone, task)(backbone)
     for name, tensor in prefix.learned.tensors().items():
         assert tensor.dtype == torch.float32
-        assert (tensor - before.tensors()[name]).abs().max() > 1e-3
+        if tensor.numel():  # no keys and values where all virtual tokens are inside the template
+            assert (tensor - before.tensors()[name]).abs().max() > 1e-3
     sizes = {
         "layers": backbone.num_layers,
         "kv_heads": backbone.kv_heads,
         "head_dim": backbone.head_dim,
         "hidden": backbone.hidden_size,
-        "length": method.config.length,
+        "length": method.config.length + sum(task.virtual_tokens),
     }
     kept = 1
     for factor in method.formula.split(" * "):
@@ -81,9 +95,9 @@ def test_training_changes_what_is_learned_and_counts_it(
 
 
 def test_it_comes_back_with_the_same_answers(
-    backbone: CausalBackbone, task: Task, trained: tuple[str, Prefix], tmp_path: Path
+    backbone: CausalBackbone, trained: Trained, tmp_path: Path
 ) -> None:
-    _, prefix = trained
+    task, prefix = trained.task, trained.prefix
     saved = PrefixClassifier(backbone, task, prefix)
     saved.save_pretrained(tmp_path)
     loaded = PrefixClassifier.from_pretrained(tmp_path, backbone=backbone)
@@ -94,12 +108,11 @@ def test_it_comes_back_with_the_same_answers(
 
 def test_a_killed_training_ends_in_the_same(
     backbone: CausalBackbone,
-    task: Task,
-    trained: tuple[str, Prefix],
+    trained: Trained,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spec, whole = trained
+    spec, task, whole = trained.spec, trained.task, trained.prefix
 
     class Killed(BaseException):
         pass
@@ -124,10 +137,8 @@ def test_a_killed_training_ends_in_the_same(
     assert train().fingerprint == whole.fingerprint
 
 
-def test_it_can_be_defended(
-    backbone: CausalBackbone, task: Task, trained: tuple[str, Prefix]
-) -> None:
-    _, prefix = trained
+def test_it_can_be_defended(backbone: CausalBackbone, trained: Trained) -> None:
+    task, prefix = trained.task, trained.prefix
     spaces = fit_subspaces(backbone, prefix, task, config=SubspaceConfig(threshold=0.6))
     classifier = PrefixClassifier(backbone, task, prefix)
     defense = RobustPrefix(spaces, steps=2)
@@ -146,10 +157,8 @@ def test_it_can_be_defended(
     assert abs(gradients.gradient).max() > 0
 
 
-def test_it_goes_on_from_itself(
-    backbone: CausalBackbone, task: Task, trained: tuple[str, Prefix]
-) -> None:
-    spec, prefix = trained
+def test_it_goes_on_from_itself(backbone: CausalBackbone, trained: Trained) -> None:
+    spec, task, prefix = trained.spec, trained.task, trained.prefix
     still = TrainingConfig(epochs=1, learning_rate=1e-12, batch_size=16)
     again = train_prefix(backbone, task, prefix=config_of(spec), training=still, start=prefix)
     for name, tensor in again.learned.tensors().items():
@@ -161,7 +170,7 @@ def test_it_goes_on_from_itself(
     [
         pytest.param("promt-tuning", {}, "did you mean 'prompt-tuning'", id="unknown method"),
         pytest.param("prompt-tuning(len=2)", {}, "did you mean 'length'", id="unknown setting"),
-        pytest.param("prompt-tuning(length=0)", {}, "a valid length", id="no virtual token"),
+        pytest.param("prefix-tuning(length=0)", {}, "a valid length", id="no virtual token"),
         pytest.param("prompt-tuning(length=many)", {}, "got 'many'", id="no number"),
         pytest.param("prompt-tuning(init=labels)", {"mlp_width": 3}, "'mlp_width'", id="foreign"),
         pytest.param(
@@ -191,6 +200,27 @@ def test_a_length_beyond_the_positions_is_found_before_training(
 ) -> None:
     with pytest.raises(ConfigError, match="a length below the 256 positions of tiny-llama, got"):
         train_prefix(backbone, task, prefix=config_of(spec))
+
+
+@pytest.mark.parametrize(
+    ("spec", "template", "message"),
+    [
+        pytest.param(
+            "p-tuning(length=0)", PLAIN, "expected virtual tokens for p-tuning, got", id="none"
+        ),
+        pytest.param(
+            "prefix-tuning", "{text}{prompt:2}", "a method that learns embeddings", id="deep"
+        ),
+        pytest.param(
+            "p-tuning(length=200)", "{prompt:60}{text} ?", "positions of tiny-llama, got", id="long"
+        ),
+    ],
+)
+def test_a_method_that_does_not_fit_the_template(
+    backbone: CausalBackbone, task: Task, spec: str, template: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_prefix(backbone, replace(task, template=template), prefix=config_of(spec))
 
 
 def test_only_embeddings_can_go_on_as_embeddings(

@@ -26,7 +26,7 @@ def test_compiled_tokens_are_the_models_own_forward(any_backbone: CausalBackbone
     whole = torch.cat([direct.expand(2, -1, -1), text], dim=1)
     theirs = any_backbone.model(inputs_embeds=whole).logits[:, -1]
 
-    compiled = SoftPrompt(soft)
+    compiled = SoftPrompt(soft, 5)
     learned = compiled(any_backbone)
     hidden = any_backbone.embed(batch, learned.length)
     hidden = any_backbone.run_layers(hidden, 0, any_backbone.num_layers, learned.tensor)
