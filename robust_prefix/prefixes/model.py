@@ -198,8 +198,11 @@ class PrefixModel:
     def pad(self, encoded: Encoded) -> Inputs:
         """The texts as one padded batch."""
         batch = self.backbone.pad(encoded.rows)
-        embedded = self.backbone.embed(batch, self.prefix.length, self.inner_tokens)
-        return Inputs(encoded.texts, batch, embedded)
+        return Inputs(encoded.texts, batch, self.embed(batch, self.prefix.length))
+
+    def embed(self, batch: TokenBatch, past: int | Tensor) -> Tensor:
+        """States before the first layer, see ``CausalBackbone.embed``."""
+        return self.backbone.embed(batch, past, self.inner_tokens)
 
     def label_logits(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
         """Class scores from states after the last layer: float32 ``(batch, classes)``."""

@@ -211,3 +211,15 @@ def test_a_prefix_of_another_template_is_refused(
 def test_peft_has_no_place_for_them(backbone: CausalBackbone, tmp_path: object) -> None:
     with pytest.raises(ConfigError, match="which is where PEFT puts them, got 2 inside"):
         write_peft(prefix_for(backbone, LAMA), str(tmp_path))
+
+
+def test_texts_that_begin_alike_share_their_beginning(backbone: CausalBackbone) -> None:
+    words = "the film is good and the cast is warm but its plot is dull".split()
+    texts = [" ".join([*words[:place], "bright", *words[place + 1 :]]) for place in range(6, 14)]
+    classifier = PrefixClassifier(backbone, LAMA, prefix_for(backbone, LAMA))
+    passes = backbone.passes
+    passes.reset()
+    together = classifier.logits(texts)
+    assert passes.forward < 0.8 * len(texts)
+    alone = torch.cat([classifier.logits([text]) for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
