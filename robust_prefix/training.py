@@ -141,15 +141,21 @@ def train_prefix(
         training.adversarial_weight,
         seed,
     )
+    train, dev = (_encode(prompter, rows) for rows in (train_rows, dev_rows))
+    longest = max(len(row["ids"]) for row in (*train, *dev))
+    if method.length(task) + longest > backbone.max_positions:
+        raise ConfigError(
+            f"expected at most {backbone.max_positions} positions for {backbone.name}, got "
+            f"{method.length(task)} virtual tokens and a text of {longest}; lower the length or "
+            "the task's max_tokens"
+        )
     with contextlib.ExitStack() as stack:
         if folder is None:
             checkpoints = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
             checkpoints = folder / "checkpoints"
             _check_same_settings(checkpoints, {**settings, "base": backbone.fingerprint})
-        history = _run_trainer(
-            objective, prompter, train_rows, dev_rows, training, seed, checkpoints
-        )
+        history = _run_trainer(objective, prompter, train, dev, training, seed, checkpoints)
     accuracies = [row["dev_accuracy"] for row in history if "dev_accuracy" in row]
     kept = max(accuracies) if training.adversary == "none" else accuracies[-1]
     found = {
@@ -197,43 +203,11 @@ def _read_substitutes(substitutes: Substitutes, reader: TextReader) -> Substitut
     return found
 
 
-def _check_same_settings(checkpoints: Path, settings: dict[str, Any]) -> None:
-    """Checkpoints continue a run only if everything that decides its result is the same."""
-    path = checkpoints / "settings.json"
-    if not path.exists():
-        write_json(path, settings)
-        return
-    before = read_json(path)
-    for key, value in _as_json(settings).items():
-        if before.get(key) != value:
-            raise ConfigError(
-                f"expected the settings of the run begun in {checkpoints.parent} "
-                f"({key}={before.get(key)}), got {key}={value}; "
-                f"delete {checkpoints} to start anew or choose another --out"
-            )
-
-
-def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as they are once written and read: lists for tuples."""
-    values: dict[str, Any] = json.loads(json.dumps(settings))
-    return values
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint; the trainer writes ``trainer_state.json`` last."""
-    complete = sorted(
-        (int(path.name.partition("-")[2]), str(path))
-        for path in folder.glob("checkpoint-*")
-        if (path / "trainer_state.json").is_file()
-    )
-    return complete[-1][1] if complete else None
-
-
 def _run_trainer(
     objective: PrefixObjective,
     prompter: Prompter,
-    train_rows: Dataset,
-    dev_rows: Dataset,
+    train: list[dict[str, Any]],
+    dev: list[dict[str, Any]],
     config: TrainingConfig,
     seed: int,
     folder: Path,
@@ -241,8 +215,6 @@ def _run_trainer(
     """Train ``objective`` in place and load its best state; return the loss and dev curve."""
     from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 
-    train = _encode(prompter, train_rows)
-    dev = _encode(prompter, dev_rows)
     steps_per_epoch = math.ceil(len(train) / config.batch_size)
     evaluate_every = max(1, steps_per_epoch // config.evaluations_per_epoch)
     sampler = LengthGroupedBatches([len(row["ids"]) for row in train], config.batch_size, seed)
@@ -362,3 +334,35 @@ def _collate(backbone: CausalBackbone, rows: list[dict[str, Any]]) -> dict[str, 
     labels = torch.tensor([row["labels"] for row in rows], device=backbone.device)
     index = torch.tensor([row["index"] for row in rows])
     return {"ids": batch.ids, "answer": batch.answer, "labels": labels, "index": index}
+
+
+def _check_same_settings(checkpoints: Path, settings: dict[str, Any]) -> None:
+    """Checkpoints continue a run only if everything that decides its result is the same."""
+    path = checkpoints / "settings.json"
+    if not path.exists():
+        write_json(path, settings)
+        return
+    before = read_json(path)
+    for key, value in _as_json(settings).items():
+        if before.get(key) != value:
+            raise ConfigError(
+                f"expected the settings of the run begun in {checkpoints.parent} "
+                f"({key}={before.get(key)}), got {key}={value}; "
+                f"delete {checkpoints} to start anew or choose another --out"
+            )
+
+
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are once written and read: lists for tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(settings))
+    return values
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest complete checkpoint; the trainer writes ``trainer_state.json`` last."""
+    complete = sorted(
+        (int(path.name.partition("-")[2]), str(path))
+        for path in folder.glob("checkpoint-*")
+        if (path / "trainer_state.json").is_file()
+    )
+    return complete[-1][1] if complete else None

@@ -45,6 +45,11 @@ class Method(ABC, Generic[Config]):
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    def length(self, task: Task) -> int:
+        """Virtual tokens before the prompt: its own and those that the template begins with."""
+        length: int = self.config.length  # type: ignore[attr-defined]
+        return length + task.virtual_tokens[0]
+
     def trainable(
         self, backbone: CausalBackbone, task: Task, start: Prefix | None = None
     ) -> Trainable:
@@ -58,7 +63,7 @@ class Method(ABC, Generic[Config]):
             ConfigError: a setting does not fit the model, the task or ``start``.
         """
         before, inside = task.virtual_tokens
-        length: int = self.config.length + before  # type: ignore[attr-defined]
+        length = self.length(task)
         if (before or inside) and not self.in_template:
             raise ConfigError(
                 "expected a method that learns embeddings (prompt-tuning, p-tuning) for the "

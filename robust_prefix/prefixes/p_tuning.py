@@ -77,8 +77,8 @@ class PTuning(Method[PTuningConfig]):
     in_template = True
 
     def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
-        before, inside = task.virtual_tokens
-        length = self.config.length + before
-        first = initial_embeddings(backbone, task, self.config, length + inside, start)
+        length = self.length(task)
+        tokens = length + task.virtual_tokens[1]
+        first = initial_embeddings(backbone, task, self.config, tokens, start)
         hidden = backbone.hidden_size
-        return EncodedPrompt(length + inside, length, hidden, self.config, first)
+        return EncodedPrompt(tokens, length, hidden, self.config, first)

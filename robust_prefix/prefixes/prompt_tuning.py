@@ -48,11 +48,11 @@ class PromptTuning(Method[PromptTuningConfig]):
     in_template = True
 
     def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
-        before, inside = task.virtual_tokens
-        length = self.config.length + before
-        first = initial_embeddings(backbone, task, self.config, length + inside, start)
+        length = self.length(task)
+        tokens = length + task.virtual_tokens[1]
+        first = initial_embeddings(backbone, task, self.config, tokens, start)
         if first is None:
-            first = torch.rand(length + inside, backbone.hidden_size) - 0.5
+            first = torch.rand(tokens, backbone.hidden_size) - 0.5
         return SoftPrompt(first, length)
 
 

@@ -214,7 +214,8 @@ def test_peft_has_no_place_for_them(backbone: CausalBackbone, tmp_path: object) 
 
 
 def test_texts_that_begin_alike_share_their_beginning(backbone: CausalBackbone) -> None:
-    words = "the film is good and the cast is warm but its plot is dull".split()
+    sentence = "the film is good and the cast is warm but its plot is dull"
+    words = sentence.split()
     texts = [" ".join([*words[:place], "bright", *words[place + 1 :]]) for place in range(6, 14)]
     classifier = PrefixClassifier(backbone, LAMA, prefix_for(backbone, LAMA))
     passes = backbone.passes
