@@ -11,26 +11,71 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 Criterion = Literal["singular-values", "variance"]
+MAX_LENGTH = 512
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
 class PrefixTuningConfig:
-    """Settings of the prefix.
+    """Settings of prefix-tuning.
 
     Attributes:
         length: virtual tokens.
         reparameterization: ``none`` trains keys and values themselves; ``mlp`` trains an MLP over
             a small embedding that yields them (section 4.3 of the paper).
         mlp_width: hidden width of that MLP.
-        init: ``text`` starts from the keys and values of real tokens, ``random`` from noise.
+        init: starts from the keys and values of real tokens: those of a ``text``, of entries drawn
+            from the ``vocabulary``, or of the ``labels``' words filled up with such entries; or
+            ``random`` from noise.
         init_text: the tokens to start from; the task's template and label words where empty.
     """
 
-    length: int = Field(default=10, ge=1, le=512)
+    length: int = Field(default=10, ge=1, le=MAX_LENGTH)
     reparameterization: Literal["none", "mlp"] = "none"
     mlp_width: int = Field(default=512, ge=1)
-    init: Literal["text", "random"] = "text"
+    init: Literal["text", "vocabulary", "labels", "random"] = "text"
     init_text: str = ""
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class PromptTuningConfig:
+    """Settings of prompt tuning.
+
+    Attributes:
+        length: virtual tokens before the prompt; those in the task's template come on top.
+        init: where their embeddings start: ``uniform`` in [-0.5, 0.5]; entries drawn from the
+            ``vocabulary``; the words of the ``labels``, filled up with such entries; the tokens
+            of a ``text``.
+        init_text: the tokens to start from; the task's template and label words where empty.
+    """
+
+    length: int = Field(default=20, ge=0, le=MAX_LENGTH)
+    init: Literal["text", "vocabulary", "labels", "uniform"] = "text"
+    init_text: str = ""
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class PTuningConfig:
+    """Settings of P-tuning.
+
+    Attributes:
+        length: virtual tokens before the prompt; those in the task's template come on top.
+        encoder: what yields their embeddings while training: a bidirectional ``lstm`` of two
+            layers and an MLP over its states, or an ``mlp`` alone.
+        encoder_width: hidden width of both.
+        init: ``random`` starts from what the encoder gives (the paper); with the others it starts
+            from the embeddings that they give in prompt tuning, and the encoder from zero.
+        init_text: the tokens to start from; the task's template and label words where empty.
+    """
+
+    length: int = Field(default=10, ge=0, le=MAX_LENGTH)
+    encoder: Literal["lstm", "mlp"] = "lstm"
+    encoder_width: int = Field(default=512, ge=1)
+    init: Literal["random", "text", "vocabulary", "labels"] = "random"
+    init_text: str = ""
+
+
+MethodConfig = PrefixTuningConfig | PromptTuningConfig | PTuningConfig
+"""Settings of one of the methods."""
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})

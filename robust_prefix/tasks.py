@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ Fields = tuple[str, ...]
 """The text columns of one example in ``task.columns`` order."""
 
 SPLITS = ("train", "dev", "test")
+VIRTUAL = "\0"
+"""Stands for one virtual token in a rendered prompt; no text may have it."""
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_VIRTUAL_TOKENS = re.compile(r"\{prompt:([^{}]*)\}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -37,7 +42,8 @@ class Task:
         label_words: what the model is to say for each class, one token each in its tokenizer,
             usually with the leading space that a word in a sentence has.
         template: the prompt with ``{column}`` for each column. It must not end in a column, so
-            that the answer position is the same token for every text.
+            that the answer position is the same token for every text. ``{prompt:3}`` stands for
+            three virtual tokens of a method that learns embeddings.
         label_column: the data column with the class, as a number or as a class name.
         max_tokens: prompts longer than this lose tokens from the end of their longest column.
         splits: where each of train, dev and test is: a CSV, JSONL or Parquet path relative to
@@ -72,7 +78,14 @@ class Task:
                 f"expected each of the columns {list(self.columns)} once in the template of "
                 f"{owner}, got {found}; write a column as {{name}}"
             )
-        if self.template.endswith("}"):
+        counts = _VIRTUAL_TOKENS.findall(self.template)
+        wrong = [count for count in counts if not count.isdecimal() or not 1 <= int(count) <= 512]
+        if wrong or VIRTUAL in self.template:
+            raise ConfigError(
+                f"expected virtual tokens as {{prompt:N}} with N of 1 to 512 in the template of "
+                f"{owner}, got {f'{{prompt:{wrong[0]}}}' if wrong else 'a NUL byte'}"
+            )
+        if self._prompt.endswith("}"):
             raise ConfigError(
                 f"expected words after the last column in the template of {owner}, "
                 f"got {self.template!r}; end it with the question, such as ' good or bad ?'"
@@ -81,6 +94,17 @@ class Task:
             raise ConfigError(
                 f"expected max_tokens of at least 8 in {owner}, got {self.max_tokens}"
             )
+
+    @cached_property
+    def _prompt(self) -> str:
+        """The template with one character for each virtual token."""
+        return _VIRTUAL_TOKENS.sub(lambda match: VIRTUAL * int(match[1]), self.template)
+
+    @cached_property
+    def virtual_tokens(self) -> tuple[int, int]:
+        """How many virtual tokens the template begins with, and how many follow later in it."""
+        before = len(self._prompt) - len(self._prompt.lstrip(VIRTUAL))
+        return before, self._prompt.count(VIRTUAL) - before
 
     def fields(self, text: str | Sequence[str] | Mapping[str, str], position: int = 0) -> Fields:
         """One example's text as ``Fields``: a string, a sequence of columns, or a mapping.
@@ -151,13 +175,13 @@ class Task:
     def render(self, fields: Fields) -> str:
         """The prompt for one example. Braces inside the texts stay as they are."""
         values = dict(zip(self.columns, fields, strict=True))
-        return _PLACEHOLDER.sub(lambda match: values[match[1]], self.template)
+        return _PLACEHOLDER.sub(lambda match: values[match[1]], self._prompt)
 
     def starts(self, fields: Fields) -> tuple[int, ...]:
         """Where each column's text begins in the rendered prompt, in characters."""
         lengths = {name: len(text) for name, text in zip(self.columns, fields, strict=True)}
         found, shift = {}, 0
-        for match in _PLACEHOLDER.finditer(self.template):
+        for match in _PLACEHOLDER.finditer(self._prompt):
             found[match[1]] = match.start() + shift
             shift += lengths[match[1]] - len(match[0])
         return tuple(found[name] for name in self.columns)

@@ -19,14 +19,13 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
+from robust_prefix.configs import MethodConfig, PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError, StorageError
 from robust_prefix.files import read_json, write_json
 from robust_prefix.objectives import PrefixObjective, Substitutes, build_adversary
-from robust_prefix.prefixes import PREFIX_FILE, Prefix
+from robust_prefix.prefixes import PREFIX_FILE, Prefix, method_of
 from robust_prefix.prefixes.model import Prompter
-from robust_prefix.prefixes.prefix_tuning import build_parameters, initial_prefix
 from robust_prefix.progress import Advance, progress
 from robust_prefix.tasks import Fields, Task
 
@@ -72,7 +71,7 @@ def train_prefix(
     backbone: CausalBackbone,
     task: Task,
     *,
-    prefix: PrefixTuningConfig | None = None,
+    prefix: MethodConfig | None = None,
     training: TrainingConfig | None = None,
     start: Prefix | None = None,
     substitutes: Substitutes | None = None,
@@ -85,9 +84,9 @@ def train_prefix(
     The state with the best accuracy on the dev split is returned; with an adversary the last one.
 
     Args:
-        prefix: settings of the prefix.
+        prefix: settings of a method, which name it; of prefix-tuning where not given.
         training: settings of the optimisation, the adversary among them.
-        start: a trained prefix to go on from, in place of ``prefix.init``.
+        start: a trained prefix to go on from, in place of the method's ``init``.
         substitutes: what may stand for a word, for an adversary that substitutes synonyms; see
             ``attacks.lexicon``.
         reader: a defence that rewrites text, such as ``Synonyms``; the prefix is trained and
@@ -102,13 +101,13 @@ def train_prefix(
 
     Raises:
         ArtifactError: ``start`` belongs to another base model.
-        ConfigError: a label word is several tokens, the adversary is unknown, ``start`` has
-            another length than ``prefix`` asks for, or ``out`` holds checkpoints of other settings.
+        ConfigError: a label word is several tokens, the adversary is unknown, ``prefix`` does not
+            fit the model, the task or ``start``, or ``out`` holds checkpoints of other settings.
         InputError: the data does not fit the task.
     """
     from transformers import set_seed
 
-    prefix = prefix or PrefixTuningConfig()
+    method = method_of(prefix or PrefixTuningConfig())
     training = training or TrainingConfig()
     set_seed(seed)
     prompter = Prompter(backbone, task)
@@ -117,8 +116,8 @@ def train_prefix(
         train_rows = train_rows.select(range(min(training.max_examples, len(train_rows))))
     dev_rows = load_split(task, "dev")
     settings = {
-        "method": "prefix-tuning",
-        "prefix": dataclasses.asdict(prefix),
+        "method": method.name,
+        "prefix": dataclasses.asdict(method.config),
         "training": dataclasses.asdict(training),
         "seed": seed,
         "task": task.to_dict(),
@@ -136,31 +135,36 @@ def train_prefix(
         return finished
     objective = PrefixObjective(
         prompter,
-        build_parameters(_start(backbone, task, prefix, start), prefix),
+        method.trainable(backbone, task, start),
         build_adversary(training.adversary, prompter, substitutes),
         rows_as_fields(task, train_rows),
         training.adversarial_weight,
         seed,
     )
+    train, dev = (_encode(prompter, rows) for rows in (train_rows, dev_rows))
+    longest = max(len(row["ids"]) for row in (*train, *dev))
+    if method.length(task) + longest > backbone.max_positions:
+        raise ConfigError(
+            f"expected at most {backbone.max_positions} positions for {backbone.name}, got "
+            f"{method.length(task)} virtual tokens and a text of {longest}; lower the length or "
+            "the task's max_tokens"
+        )
     with contextlib.ExitStack() as stack:
         if folder is None:
             checkpoints = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
             checkpoints = folder / "checkpoints"
             _check_same_settings(checkpoints, {**settings, "base": backbone.fingerprint})
-        history = _run_trainer(
-            objective, prompter, train_rows, dev_rows, training, seed, checkpoints
-        )
+        history = _run_trainer(objective, prompter, train, dev, training, seed, checkpoints)
     accuracies = [row["dev_accuracy"] for row in history if "dev_accuracy" in row]
     kept = max(accuracies) if training.adversary == "none" else accuracies[-1]
+    found = {
+        "dev_accuracy": kept,
+        "dev_examples": len(dev_rows),
+        "trained_parameters": sum(weight.numel() for weight in objective.parameters()),
+    }
     with torch.no_grad():
-        tensor = objective.prefix().float().cpu()
-    trained = Prefix(
-        tensor=tensor,
-        base_model=backbone.name,
-        base_fingerprint=backbone.fingerprint,
-        config={**settings, "dev_accuracy": kept, "dev_examples": len(dev_rows)},
-    )
+        trained = Prefix.of(objective.prefix(backbone), backbone, {**settings, **found})
     if folder is not None:
         # The checkpoints go last: whatever happens next, the training need not be done again.
         write_json(folder / "training.json", {"settings": settings, "history": history})
@@ -199,58 +203,11 @@ def _read_substitutes(substitutes: Substitutes, reader: TextReader) -> Substitut
     return found
 
 
-def _start(
-    backbone: CausalBackbone, task: Task, config: PrefixTuningConfig, start: Prefix | None
-) -> Tensor:
-    """Where training starts: float32 ``(layers, 2, kv_heads, length, head_dim)``."""
-    if start is None:
-        return initial_prefix(backbone, task, config)
-    start.check_base(backbone)
-    if start.length != config.length:
-        raise ConfigError(
-            f"expected a prefix of length {config.length} to start from, got {start.length}; "
-            "ask for that length"
-        )
-    return start.tensor.clone()
-
-
-def _check_same_settings(checkpoints: Path, settings: dict[str, Any]) -> None:
-    """Checkpoints continue a run only if everything that decides its result is the same."""
-    path = checkpoints / "settings.json"
-    if not path.exists():
-        write_json(path, settings)
-        return
-    before = read_json(path)
-    for key, value in _as_json(settings).items():
-        if before.get(key) != value:
-            raise ConfigError(
-                f"expected the settings of the run begun in {checkpoints.parent} "
-                f"({key}={before.get(key)}), got {key}={value}; "
-                f"delete {checkpoints} to start anew or choose another --out"
-            )
-
-
-def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as they are once written and read: lists for tuples."""
-    values: dict[str, Any] = json.loads(json.dumps(settings))
-    return values
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint; the trainer writes ``trainer_state.json`` last."""
-    complete = sorted(
-        (int(path.name.partition("-")[2]), str(path))
-        for path in folder.glob("checkpoint-*")
-        if (path / "trainer_state.json").is_file()
-    )
-    return complete[-1][1] if complete else None
-
-
 def _run_trainer(
     objective: PrefixObjective,
     prompter: Prompter,
-    train_rows: Dataset,
-    dev_rows: Dataset,
+    train: list[dict[str, Any]],
+    dev: list[dict[str, Any]],
     config: TrainingConfig,
     seed: int,
     folder: Path,
@@ -258,8 +215,6 @@ def _run_trainer(
     """Train ``objective`` in place and load its best state; return the loss and dev curve."""
     from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 
-    train = _encode(prompter, train_rows)
-    dev = _encode(prompter, dev_rows)
     steps_per_epoch = math.ceil(len(train) / config.batch_size)
     evaluate_every = max(1, steps_per_epoch // config.evaluations_per_epoch)
     sampler = LengthGroupedBatches([len(row["ids"]) for row in train], config.batch_size, seed)
@@ -379,3 +334,35 @@ def _collate(backbone: CausalBackbone, rows: list[dict[str, Any]]) -> dict[str, 
     labels = torch.tensor([row["labels"] for row in rows], device=backbone.device)
     index = torch.tensor([row["index"] for row in rows])
     return {"ids": batch.ids, "answer": batch.answer, "labels": labels, "index": index}
+
+
+def _check_same_settings(checkpoints: Path, settings: dict[str, Any]) -> None:
+    """Checkpoints continue a run only if everything that decides its result is the same."""
+    path = checkpoints / "settings.json"
+    if not path.exists():
+        write_json(path, settings)
+        return
+    before = read_json(path)
+    for key, value in _as_json(settings).items():
+        if before.get(key) != value:
+            raise ConfigError(
+                f"expected the settings of the run begun in {checkpoints.parent} "
+                f"({key}={before.get(key)}), got {key}={value}; "
+                f"delete {checkpoints} to start anew or choose another --out"
+            )
+
+
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are once written and read: lists for tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(settings))
+    return values
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest complete checkpoint; the trainer writes ``trainer_state.json`` last."""
+    complete = sorted(
+        (int(path.name.partition("-")[2]), str(path))
+        for path in folder.glob("checkpoint-*")
+        if (path / "trainer_state.json").is_file()
+    )
+    return complete[-1][1] if complete else None

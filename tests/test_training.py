@@ -79,9 +79,9 @@ def test_a_checkpoint_holds_the_prefix_alone(backbone: CausalBackbone, task: Tas
     assert set(objective.state_dict()) == {"prefix.tensor"}
 
 
-def test_the_mlp_starts_at_the_start_tensor() -> None:
+def test_the_mlp_starts_at_the_start_tensor(backbone: CausalBackbone) -> None:
     start = torch.randn(3, 2, 2, 4, 8)
-    assert torch.equal(MLPPrefix(start, 16)(), start)
+    assert torch.equal(MLPPrefix(start, 16)(backbone).tensor, start)
 
 
 class _Killed(BaseException):

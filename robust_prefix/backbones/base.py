@@ -16,7 +16,7 @@ from robust_prefix.errors import ConfigError, InputError
 
 LayerPrefixes = Sequence[Tensor] | Tensor
 """Keys and values for each layer, indexed by layer: ``(2, kv_heads, prefix, head_dim)`` shared by
-the batch, or ``(batch, 2, kv_heads, prefix, head_dim)``."""
+the batch, or ``(batch, 2, kv_heads, prefix, head_dim)``; ``prefix`` is 0 in a layer without any."""
 
 
 @dataclass

@@ -57,11 +57,14 @@ class CausalBackbone(Backbone):
         weight: Tensor = getattr(self._decoder, self.architecture.embedding).weight
         return weight.detach()
 
-    def embed(self, batch: TokenBatch, past: int | Tensor) -> Tensor:
+    def embed(
+        self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
+    ) -> Tensor:
         """States before the first layer, ``(batch, tokens, hidden)``.
 
         Args:
             past: positions before the text: those of the prefix; ``(batch,)`` where rows differ.
+            soft_tokens: ``(tokens, hidden)``, what the ids after the vocabulary stand for.
 
         Raises:
             InputError: text and prefix together exceed the model's positions.
@@ -73,11 +76,22 @@ class CausalBackbone(Backbone):
                 f"expected at most {self.max_positions} positions for {self.name}, got a prefix of "
                 f"{longest} and a text of {tokens}; lower the task's max_tokens"
             )
-        hidden: Tensor = getattr(self._decoder, self.architecture.embedding)(batch.ids)
-        if self.architecture.positions is not None:
-            table = getattr(self._decoder, self.architecture.positions)
-            hidden = hidden + table(self._positions(tokens, past))
-        return hidden
+        lookup = getattr(self._decoder, self.architecture.embedding)
+        if soft_tokens is None:
+            hidden: Tensor = lookup(batch.ids)
+        else:
+            number = batch.ids - len(self.embeddings)  # of the soft token
+            hidden = lookup(batch.ids.masked_fill(number >= 0, 0))
+            soft = soft_tokens.to(hidden.dtype)[number.clamp_min(0)]
+            hidden = torch.where(number[..., None] >= 0, soft, hidden)
+        return self._with_positions(hidden, past)
+
+    def _with_positions(self, embedded: Tensor, past: int | Tensor) -> Tensor:
+        """Embeddings ``(batch, tokens, hidden)`` with learned positions, where there are such."""
+        if self.architecture.positions is None:
+            return embedded
+        table = getattr(self._decoder, self.architecture.positions)
+        return embedded + table(self._positions(embedded.shape[1], past))
 
     def run_layers(
         self,
@@ -92,7 +106,8 @@ class CausalBackbone(Backbone):
         Args:
             hidden: states before layer ``start``, ``(batch, tokens, hidden)``. Float32 states are
                 computed on in float32 whatever the model's own type.
-            prefixes: keys and values by layer number; gradients flow to them.
+            prefixes: keys and values by layer number; gradients flow to them. A layer may have
+                none, of length 0.
             seen: how many of the prefix's positions each row sees ``(batch,)``, counted from the
                 first; its text follows there. All where not given.
 
@@ -101,7 +116,7 @@ class CausalBackbone(Backbone):
         """
         if start == stop:
             return hidden
-        return self._run(hidden, start, stop, PrefixCache(prefixes), prefixes[start], seen)
+        return self._run(hidden, start, stop, PrefixCache(prefixes), seen)
 
     def run_layer_at_answer(
         self,
@@ -164,14 +179,17 @@ class CausalBackbone(Backbone):
         hidden: Tensor,
         start: int,
         stop: int,
-        cache: Any,
-        prefix: Tensor,
+        cache: PrefixCache,
         seen: Tensor | None = None,
     ) -> Tensor:
-        past = prefix.shape[-2]
-        positions = self._positions(hidden.shape[1], past if seen is None else seen)
-        arguments = self._arguments(hidden, self._mask(hidden, past, seen), positions, cache)
+        past = -1
         for index in range(start, stop):
+            length = cache.prefixes[index].shape[-2]
+            if length != past:  # a layer may have no prefix, and then sees the text alone
+                past = length
+                positions = self._positions(hidden.shape[1], past if seen is None else seen)
+                mask = self._mask(hidden, past, seen)
+                arguments = self._arguments(hidden, mask, positions, cache)
             output = self._layer(index, hidden.dtype)(hidden, **arguments)
             hidden = output[0] if isinstance(output, tuple) else output
         self.passes.forward += hidden.shape[0] * (stop - start) / self.num_layers
@@ -235,7 +253,7 @@ class CausalBackbone(Backbone):
             ``(layers, batch, 2, kv_heads, tokens, head_dim)``; gradients flow through it.
         """
         cache = RecordingCache(prefixes)
-        self._run(hidden, 0, self.num_layers, cache, prefixes[0])
+        self._run(hidden, 0, self.num_layers, cache)
         return torch.stack([cache.layers[layer] for layer in range(self.num_layers)])
 
     def keys_and_values(self, text: str) -> Tensor:
@@ -244,10 +262,35 @@ class CausalBackbone(Backbone):
         Returns:
             float32 ``(layers, 2, kv_heads, tokens, head_dim)``, positions counted from 0.
         """
-        batch = self.pad(self.tokenize([text]))
-        nothing = torch.zeros(self.prefix_shape(0), device=self.device)
+        [ids] = self.tokenize([text])
         with torch.no_grad():
-            return self.record(self.embed(batch, 0), nothing)[:, 0].float()
+            return self.compile(self.embeddings[ids]).float()
+
+    def compile(self, embedded: Tensor) -> Tensor:
+        """What each layer's attention stores for the embeddings of virtual tokens.
+
+        On a causal decoder these keys and values before a text are the very same as the virtual
+        tokens before it, as no text before them can change what the layers make of them.
+
+        Args:
+            embedded: ``(tokens, hidden)``, without positions; gradients flow to them.
+
+        Returns:
+            ``(layers, 2, kv_heads, tokens, head_dim)`` in the model's type, positions from 0.
+
+        Raises:
+            ConfigError: they leave no position for a text.
+        """
+        if len(embedded) >= self.max_positions:
+            raise ConfigError(
+                f"expected fewer virtual tokens than the {self.max_positions} positions of "
+                f"{self.name}, got {len(embedded)}; lower the length"
+            )
+        nothing = torch.zeros(self.prefix_shape(0), dtype=self.dtype, device=self.device)
+        if not len(embedded):
+            return nothing
+        hidden = self._with_positions(embedded.to(self.device, self.dtype)[None], 0)
+        return self.record(hidden, nothing)[:, 0]
 
     def next_token_logits(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
         """Next-token logits from states after the last layer.

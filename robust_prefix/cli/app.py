@@ -11,6 +11,7 @@ from robust_prefix.cli import (
     fit_subspaces,
     fit_synonyms,
     listing,
+    peft,
     predict,
     report,
     train,
@@ -27,6 +28,8 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("fit-subspaces")(fit_subspaces.fit)
 app.command("fit-synonyms")(fit_synonyms.fit)
+app.command("import-peft")(peft.import_peft)
+app.command("export-peft")(peft.export_peft)
 app.command("predict")(predict.predict)
 app.command("attack")(attack.attack)
 app.command("benchmark")(benchmark.benchmark)

@@ -19,6 +19,7 @@ class Kind(StrEnum):
 
     attacks = "attacks"
     defenses = "defenses"
+    methods = "methods"
     tasks = "tasks"
     models = "models"
 
@@ -36,10 +37,11 @@ def list_names(
     data_dir: DataDirOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List attacks, defences, tasks or models, with what is runnable here and what is missing."""
+    """List attacks, defences, methods, tasks or models, with what is missing here."""
     rows = {
         Kind.attacks: _attacks,
         Kind.defenses: _defenses,
+        Kind.methods: _methods,
         Kind.tasks: _tasks,
         Kind.models: _models,
     }[kind](data_dir)
@@ -102,6 +104,23 @@ def _defenses(_: object) -> list[Row]:
             ),
         }
         for name, defense in DEFENSES.items()
+    ]
+
+
+def _methods(_: object) -> list[Row]:
+    from dataclasses import fields
+
+    from robust_prefix.prefixes import METHODS
+
+    return [
+        {
+            "name": name,
+            "learns": method.learns,
+            "parameters": method.formula,
+            "settings": ", ".join(entry.name for entry in fields(method.config_type)),
+            "paper": method.paper,
+        }
+        for name, method in METHODS.items()
     ]
 
 

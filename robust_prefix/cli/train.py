@@ -19,9 +19,9 @@ from robust_prefix.cli.common import (
     command,
 )
 from robust_prefix.cli.output import print_json
-from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
+from robust_prefix.configs import TrainingConfig
 
-PREFIX, TRAINING = PrefixTuningConfig(), TrainingConfig()
+TRAINING = TrainingConfig()
 
 
 @command
@@ -31,6 +31,13 @@ def train(
     model: Annotated[
         str, typer.Option(help="smollm2-135m, a local directory or a Hub id.")
     ] = "smollm2-135m",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="What is learned, with settings: prompt-tuning(length=20, init=labels); see "
+            "robust-prefix list methods. prefix-tuning, or that of --start."
+        ),
+    ] = None,
     start: Annotated[
         str | None, typer.Option(help="Run directory or zoo:NAME whose prefix to go on from.")
     ] = None,
@@ -52,14 +59,16 @@ def train(
         ),
     ] = "none",
     length: Annotated[
-        int | None, typer.Option(help=f"Virtual tokens; {PREFIX.length}, or those of --start.")
+        int | None,
+        typer.Option(help="Virtual tokens; the method's own default, or those of --start."),
     ] = None,
     reparameterization: Annotated[
-        str, typer.Option(help="none, or mlp: an MLP yields the prefix and is dropped afterwards.")
-    ] = PREFIX.reparameterization,
+        str | None,
+        typer.Option(help="none, or mlp: an MLP yields the prefix and is dropped afterwards."),
+    ] = None,
     init: Annotated[
-        str, typer.Option(help="Start from text (real tokens) or random.")
-    ] = PREFIX.init,
+        str | None, typer.Option(help="What the method starts from: text (real tokens) or others.")
+    ] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the data.")] = TRAINING.epochs,
     learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = TRAINING.learning_rate,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = TRAINING.batch_size,
@@ -83,20 +92,22 @@ def train(
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.accuracy import describe, measured_run
     from robust_prefix.objectives import needs_substitutes
+    from robust_prefix.prefixes import build_method
     from robust_prefix.runs import Run
-    from robust_prefix.specs import build_config, parse_composition
+    from robust_prefix.specs import build_config, parse_composition, parse_spec
     from robust_prefix.tasks import load_task
     from robust_prefix.training import train_prefix
 
     begun_run = Run.load(start) if start is not None else None
     begun = begun_run.prefix if begun_run is not None else None
-    if length is None:
-        length = PREFIX.length if begun is None else begun.length
-    prefix_config = build_config(
-        PrefixTuningConfig,
-        {"length": length, "reparameterization": reparameterization, "init": init},
-        "train",
-    )
+    if method is None:
+        method = "prefix-tuning" if begun is None else begun.config.get("method", "prefix-tuning")
+    chosen = load_task(task, data_dir)
+    if length is None and begun is not None and "length" not in parse_spec(method).settings:
+        length = begun.length - chosen.virtual_tokens[0]
+    beside = {"length": length, "reparameterization": reparameterization, "init": init}
+    given = {name: value for name, value in beside.items() if value is not None}
+    prefix_config = build_method(method, **given).config
     training_config = build_config(
         TrainingConfig,
         {
@@ -110,7 +121,6 @@ def train(
         },
         "train",
     )
-    chosen = load_task(task, data_dir)
     clusters = begun_run.synonyms if begun_run is not None else None
     if clusters is None and any(part.name == "synonyms" for part in parse_composition(defense)):
         clusters = clusters_for(chosen, data_dir)

@@ -15,7 +15,11 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from robust_prefix.defenses.base import Defense
-from robust_prefix.defenses.robust_prefix import RobustPrefix, add_to_first_layers
+from robust_prefix.defenses.robust_prefix import (
+    RobustPrefix,
+    add_to_first_layers,
+    additional_shape,
+)
 from robust_prefix.errors import ConfigError
 from robust_prefix.prefixes import Inputs, PrefixModel
 from robust_prefix.tasks import Fields
@@ -69,7 +73,7 @@ class RandomPrefix(Defense[RandomPrefixConfig]):
                 f"expected at most {model.backbone.num_layers} layers for {self.name}, "
                 f"got {self.config.layers}"
             )
-        shape = (self.config.layers, *model.prefix.tensor.shape[1:])
+        shape = additional_shape(model, self.config.layers)
         noise = torch.stack([self._noise(text, shape) for text in inputs.texts])
         noise = noise.to(model.backbone.device)
         return model.logits(inputs, add_to_first_layers(model.prefix_tensor, noise))

@@ -15,10 +15,14 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from robust_prefix.backbones.base import LayerPrefixes
 from robust_prefix.defenses.base import Defense
 from robust_prefix.defenses.tuner import Adam, Polyak, Rule, descend
 from robust_prefix.prefixes import Encoded, Inputs, PrefixModel
 from robust_prefix.subspaces import Subspace, residual_norm_squared
+
+LENGTH_ALONE = 10
+"""Virtual tokens of an additional prefix where none was trained before the text."""
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
@@ -93,7 +97,7 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
         per_example = self.config.mode == "example"
         trained = model.prefix.tensor.to(embedded.device)
         rows = embedded.shape[0] if per_example else 1
-        start = torch.zeros(rows, deepest, *model.prefix.tensor.shape[1:], device=embedded.device)
+        start = torch.zeros(rows, *additional_shape(model, deepest), device=embedded.device)
 
         def losses(additional: Tensor, of: Tensor) -> Tensor:
             chosen = inputs if len(of) == rows else inputs.select(of)
@@ -138,11 +142,24 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
         return {layer: subspace.to(device) for layer, subspace in self.subspaces.layers.items()}
 
 
-def add_to_first_layers(prefix: Tensor, additional: Tensor) -> Sequence[Tensor]:
+def additional_shape(model: PrefixModel, layers: int) -> tuple[int, int, int, int, int]:
+    """``(layers, 2, kv_heads, length, head_dim)`` of a prefix added in the first ``layers``.
+
+    Its length is the trained one's, or :data:`LENGTH_ALONE` where nothing stands before the text.
+    """
+    _, *shape = model.backbone.prefix_shape(model.prefix.length or LENGTH_ALONE)
+    return (layers, *shape)  # type: ignore[return-value]
+
+
+def add_to_first_layers(prefix: LayerPrefixes, additional: Tensor) -> Sequence[Tensor]:
     """The sum of both prefixes in the first layers, the trained one alone in the rest.
 
+    A layer in which nothing was trained has the additional prefix alone; even where that is zero
+    the text then attends to it, so that before the first step the answers are near those of the
+    undefended model and not the same.
+
     Args:
-        prefix: ``(layers, 2, kv_heads, length, head_dim)``.
+        prefix: keys and values of each layer, shared by the batch.
         additional: ``(n, first, 2, kv_heads, length, head_dim)``; with one row it is shared.
 
     Returns:
@@ -150,8 +167,8 @@ def add_to_first_layers(prefix: Tensor, additional: Tensor) -> Sequence[Tensor]:
     """
     first = additional.shape[1]
     shared = additional.shape[0] == 1
-    summed = [
-        prefix[layer] + (additional[0, layer] if shared else additional[:, layer])
-        for layer in range(first)
-    ]
+    summed = []
+    for layer in range(first):
+        added = additional[0, layer] if shared else additional[:, layer]
+        summed.append(prefix[layer] + added if prefix[layer].shape[-2] else added)
     return [*summed, *prefix[first:]]

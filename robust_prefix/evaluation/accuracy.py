@@ -87,8 +87,6 @@ def measured_run(
     if max_examples:
         rows = rows.select(range(min(max_examples, len(rows))))
     accuracy = measure_accuracy(PrefixModel(backbone, task, prefix), rows, defense)
-    trainable = prefix.tensor.numel()
-    frozen = sum(weight.numel() for weight in backbone.model.parameters())
     return Run(
         task=task,
         prefix=prefix,
@@ -96,12 +94,24 @@ def measured_run(
         defense=defense.spec if defense is not None else "none",
         measurements={
             "clean_accuracy": {"split": split, **accuracy.to_dict()},
-            "dev_accuracy": prefix.config["dev_accuracy"],
-            "parameters": {
-                "trainable": trainable,
-                "frozen": frozen,
-                "percent": 100 * trainable / frozen,
-            },
-            "seed": prefix.config["seed"],
+            **{key: prefix.config[key] for key in ("dev_accuracy",) if key in prefix.config},
+            "parameters": parameter_counts(backbone, prefix),
+            **{key: prefix.config[key] for key in ("seed",) if key in prefix.config},
         },
     )
+
+
+def parameter_counts(backbone: CausalBackbone, prefix: Prefix) -> dict[str, float]:
+    """How many numbers a prefix holds and how many were trained, with the model's for comparison.
+
+    ``trainable`` is what was learned and kept, ``percent`` its share of the ``frozen`` ones;
+    ``during_training`` counts what was dropped after training, too.
+    """
+    frozen = sum(weight.numel() for weight in backbone.model.parameters())
+    kept = prefix.parameters
+    return {
+        "trainable": kept,
+        "during_training": prefix.config.get("trained_parameters", kept),
+        "frozen": frozen,
+        "percent": 100 * kept / frozen,
+    }

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_prefix.backbones import TokenBatch
+from robust_prefix.prefixes.base import Learned
+from robust_prefix.prefixes.method import Trainable
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.specs import build_config
 from robust_prefix.tasks import Fields
@@ -96,7 +98,7 @@ class PrefixObjective(nn.Module):
     def __init__(
         self,
         prompter: Prompter,
-        parameters: nn.Module,
+        parameters: Trainable,
         adversary: Adversary[Any] | None = None,
         texts: Sequence[Fields] = (),
         weight: float = 0.5,
@@ -123,44 +125,52 @@ class PrefixObjective(nn.Module):
         """
         prompter = self._frozen[0]
         batch = TokenBatch(ids, answer)
-        prefix = self.prefix().to(prompter.backbone.dtype)
-        embedded = prompter.backbone.embed(batch, prefix.shape[3])
+        learned = self.learned()
+        embedded = prompter.backbone.embed(batch, learned.length, learned.inner_tokens)
         target = prompter.label_tokens[labels]
-        scores = self._scores((batch, embedded), prefix)
+        scores = self._scores((batch, embedded), learned)
         loss = nn.functional.cross_entropy(scores, target)
         if self._adversary is not None and self.training and index is not None:
             harder = self._adversary.perturb(
-                self._minibatch((batch, embedded), labels, index, prefix.detach()), self._seed
+                self._minibatch((batch, embedded), labels, index, learned), self._seed
             )
             self.get_buffer("minibatches").add_(1)
             adversarial = [
-                nn.functional.cross_entropy(self._scores(prompts, prefix), target)
+                nn.functional.cross_entropy(self._scores(prompts, learned), target)
                 for prompts in harder
             ]
             loss = (1 - self._weight) * loss + self._weight * torch.stack(adversarial).mean()
         return {"loss": loss, "logits": scores[:, prompter.label_tokens].detach()}
 
-    def _scores(self, prompts: Prompts, prefix: Tensor) -> Tensor:
+    def learned(self) -> Learned:
+        """What the parameters give now, in the model's type."""
+        backbone = self._frozen[0].backbone
+        learned: Learned = self.prefix(backbone)
+        return learned.to(backbone.device, backbone.dtype)
+
+    def _scores(self, prompts: Prompts, learned: Learned) -> Tensor:
         """Next-token logits over the vocabulary, float32 ``(batch, vocabulary)``."""
         batch, embedded = prompts
         backbone = self._frozen[0].backbone
-        return backbone.next_token_logits(backbone.run_to_answer(embedded, 0, batch, prefix))
+        state = backbone.run_to_answer(embedded, 0, batch, learned.tensor)
+        return backbone.next_token_logits(state)
 
     def _minibatch(
-        self, prompts: Prompts, labels: Tensor, index: Tensor, prefix: Tensor
+        self, prompts: Prompts, labels: Tensor, index: Tensor, learned: Learned
     ) -> Minibatch:
         prompter = self._frozen[0]
         backbone = prompter.backbone
+        held = learned.detach()
 
         def losses(batch: TokenBatch, embedded: Tensor) -> Tensor:
-            state = backbone.run_to_answer(embedded, 0, batch, prefix)
+            state = backbone.run_to_answer(embedded, 0, batch, held.tensor)
             scores = backbone.next_token_logits(state, prompter.label_tokens)
             repeats = len(scores) // len(labels)
             return nn.functional.cross_entropy(scores, labels.repeat(repeats), reduction="none")
 
         def embed(texts: Sequence[Fields]) -> Prompts:
             batch = backbone.pad(prompter.encode(texts).rows)
-            return batch, backbone.embed(batch, prefix.shape[3])
+            return batch, backbone.embed(batch, learned.length, learned.inner_tokens)
 
         return Minibatch(
             prompts=prompts,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,59 @@ from torch import Tensor
 from robust_prefix.artifacts import load_tensors, save_tensors
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.errors import ArtifactError
+from robust_prefix.tasks import Task
 
 PREFIX_FILE = "prefix.safetensors"
 """Its name in a run directory."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a method gives the frozen model; gradients lead from here to its parameters.
+
+    Attributes:
+        tensor: keys and values ``(layers, 2, kv_heads, length, head_dim)``; keys first.
+        soft_tokens: embeddings ``(tokens, hidden)``: of the virtual tokens that ``tensor`` was
+            compiled from, then of those inside the template. None where keys and values are learned
+            themselves.
+    """
+
+    tensor: Tensor
+    soft_tokens: Tensor | None = None
+
+    @classmethod
+    def compiled(cls, backbone: CausalBackbone, soft_tokens: Tensor, length: int) -> Learned:
+        """Soft tokens of which the first ``length`` stand before the prompt."""
+        return cls(backbone.compile(soft_tokens[:length]), soft_tokens)
+
+    @property
+    def inner_tokens(self) -> Tensor | None:
+        """Embeddings of the virtual tokens inside the template, ``(tokens, hidden)``."""
+        if self.soft_tokens is None or len(self.soft_tokens) == self.length:
+            return None
+        return self.soft_tokens[self.length :]
+
+    @property
+    def length(self) -> int:
+        """Number of virtual tokens before the text."""
+        return self.tensor.shape[3]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are there, by the name they are stored under."""
+        named = {"prefix": self.tensor, "soft_tokens": self.soft_tokens}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Learned:
+        """On another device, in another type."""
+        return self._changed(lambda tensor: tensor.to(device, dtype))
+
+    def detach(self) -> Learned:
+        """Without the way back to the parameters."""
+        return self._changed(Tensor.detach)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Learned:
+        changed = {name: change(tensor) for name, tensor in self.tensors().items()}
+        return replace(self, tensor=changed["prefix"], soft_tokens=changed.get("soft_tokens"))
 
 
 @dataclass(frozen=True)
@@ -29,23 +79,47 @@ class Prefix:
         base_model: the name the base model was loaded by.
         base_fingerprint: the base model's fingerprint.
         config: the settings that made it, as JSON values.
+        soft_tokens: see :class:`Learned`; float32.
     """
 
     tensor: Tensor
     base_model: str
     base_fingerprint: str
     config: Mapping[str, Any] = field(default_factory=dict)
+    soft_tokens: Tensor | None = None
+
+    @classmethod
+    def of(cls, learned: Learned, backbone: CausalBackbone, config: Mapping[str, Any]) -> Prefix:
+        """What was learned for ``backbone``, as a file holds it."""
+        kept = learned.detach().to(torch.device("cpu"), torch.float32)
+        return cls(
+            kept.tensor, backbone.name, backbone.fingerprint, config, soft_tokens=kept.soft_tokens
+        )
+
+    @property
+    def learned(self) -> Learned:
+        """The tensors alone."""
+        return Learned(self.tensor, self.soft_tokens)
 
     @property
     def length(self) -> int:
-        """Number of virtual tokens."""
+        """Number of virtual tokens before the text."""
         return self.tensor.shape[3]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned, without what was dropped after training."""
+        # Keys and values that soft tokens were compiled to were not learned themselves.
+        learned = self.tensor if self.soft_tokens is None else self.soft_tokens
+        return learned.numel()
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the tensor; runs and subspaces name the prefix by it."""
-        values = self.tensor.detach().cpu().float().contiguous().numpy()
-        return hashlib.sha256(values.tobytes()).hexdigest()[:16]
+        """A hash of the tensors; runs and subspaces name the prefix by it."""
+        digest = hashlib.sha256()
+        for tensor in self.learned.tensors().values():
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def check_base(self, backbone: CausalBackbone) -> None:
         """Raise ArtifactError where ``backbone`` is not the model this prefix was trained on."""
@@ -55,11 +129,31 @@ class Prefix:
                 f"expected a prefix of shape {expected} for {backbone.name}, got "
                 f"{tuple(self.tensor.shape)} trained on {self.base_model}"
             )
+        if self.soft_tokens is not None and self.soft_tokens.shape[1] != backbone.hidden_size:
+            raise ArtifactError(
+                f"expected soft tokens of {backbone.hidden_size} dimensions for {backbone.name}, "
+                f"got {self.soft_tokens.shape[1]} trained on {self.base_model}"
+            )
         if self.base_fingerprint != backbone.fingerprint:
             raise ArtifactError(
                 f"expected a prefix for {backbone.name} (fingerprint {backbone.fingerprint}), got "
                 f"one trained on {self.base_model} ({self.base_fingerprint}); "
                 "load that model or train a new prefix"
+            )
+
+    def check_template(self, task: Task) -> None:
+        """Raise ArtifactError where it lacks embeddings of virtual tokens in ``task``'s template.
+
+        Those that a template begins with may be all of those before the prompt, or the last.
+        """
+        before, inside = task.virtual_tokens
+        inner = self.learned.inner_tokens
+        have = 0 if inner is None else len(inner)
+        if have != inside or (before and (self.soft_tokens is None or self.length < before)):
+            raise ArtifactError(
+                f"expected a prefix for the template of task {task.name!r}, with {before} virtual "
+                f"tokens before and {inside} inside it, got one with {self.length} and {have}; "
+                "train one on this template"
             )
 
     def save(self, path: str | Path) -> None:
@@ -69,7 +163,8 @@ class Prefix:
             "base_fingerprint": self.base_fingerprint,
             "config": dict(self.config),
         }
-        save_tensors(path, "prefix", {"prefix": self.tensor.float()}, metadata)
+        tensors = {name: tensor.float() for name, tensor in self.learned.tensors().items()}
+        save_tensors(path, "prefix", tensors, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> Prefix:
@@ -79,13 +174,19 @@ class Prefix:
             ArtifactError: the file is missing, damaged or not a prefix.
         """
         tensors, metadata = load_tensors(path, "prefix")
-        tensor = tensors.get("prefix")
-        if tensor is None or tensor.dim() != 5 or tensor.shape[1] != 2:
+        tensor, soft_tokens = tensors.get("prefix"), tensors.get("soft_tokens")
+        if (
+            tensor is None
+            or tensor.dim() != 5
+            or tensor.shape[1] != 2
+            or (soft_tokens is not None and soft_tokens.dim() != 2)
+        ):
             raise ArtifactError(
-                f"expected a tensor 'prefix' (layers, 2, kv_heads, length, head_dim) in {path}, "
+                "expected a tensor 'prefix' (layers, 2, kv_heads, length, head_dim) and, if any, "
+                f"'soft_tokens' (tokens, hidden) in {path}, "
                 f"got { ({name: tuple(t.shape) for name, t in tensors.items()}) }"
             )
-        if not torch.isfinite(tensor).all():
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
             raise ArtifactError(f"expected finite numbers in {path}, got NaN or infinity")
         try:
             return cls(
@@ -93,6 +194,7 @@ class Prefix:
                 base_model=metadata["base_model"],
                 base_fingerprint=metadata["base_fingerprint"],
                 config=metadata["config"],
+                soft_tokens=soft_tokens,
             )
         except KeyError as error:
             raise ArtifactError(f"expected {error} in the metadata of {path}, got none") from None

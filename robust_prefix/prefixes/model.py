@@ -12,6 +12,7 @@ from robust_prefix.backbones import CausalBackbone, TokenBatch
 from robust_prefix.backbones.base import LayerPrefixes
 from robust_prefix.errors import ConfigError, InputError
 from robust_prefix.prefixes.base import Prefix
+from robust_prefix.prefixes.virtual import token_offsets, tokenize
 from robust_prefix.tasks import Fields, Task
 
 Span = tuple[int, int, int]
@@ -99,7 +100,7 @@ class Prompter:
         Raises:
             InputError: the template alone is longer than ``task.max_tokens``.
         """
-        rows = self.backbone.tokenize([self.task.render(text) for text in texts])
+        rows = tokenize(self.backbone, self.task, [self.task.render(text) for text in texts])
         truncated = [len(row) > self.task.max_tokens for row in rows]
         for index, too_long in enumerate(truncated):
             if too_long:
@@ -112,7 +113,7 @@ class Prompter:
         A token that begins in the template and ends in a text counts as the text's.
         """
         prompt = self.task.render(fields)
-        [row] = self.backbone.tokenize([prompt])
+        [row] = tokenize(self.backbone, self.task, [prompt])
         if len(row) > self.task.max_tokens:
             fields, _ = self._truncate(fields, len(row))
             prompt = self.task.render(fields)
@@ -123,7 +124,7 @@ class Prompter:
             )
         ]
         found: list[Span | None] = []
-        for start, end in self.backbone.token_offsets(prompt):
+        for start, end in token_offsets(self.backbone, self.task, prompt):
             covered = [
                 (column, max(start, first) - first, min(end, last) - first)
                 for column, first, last in columns
@@ -156,7 +157,7 @@ class Prompter:
                 )
                 for text, piece, kept in zip(fields, pieces, keep, strict=True)
             )
-            row = self.backbone.tokenize([self.task.render(cut)])[0]
+            [row] = tokenize(self.backbone, self.task, [self.task.render(cut)])
             if len(row) <= limit:
                 return cut, row
             # A character cut in two may come back as more tokens than it had: leave it less room.
@@ -178,22 +179,30 @@ class PrefixModel:
     """The undefended classifier: frozen backbone, task and trained prefix.
 
     Raises:
-        ArtifactError: the prefix belongs to another base model.
+        ArtifactError: the prefix belongs to another base model or has no embeddings, or others,
+            for the virtual tokens of the task's template.
     """
 
     def __init__(self, backbone: CausalBackbone, task: Task, prefix: Prefix) -> None:
         prefix.check_base(backbone)
+        prefix.check_template(task)
         self.backbone = backbone
         self.task = task
         self.prefix = prefix
         self.prompter = Prompter(backbone, task)
         # The layers compute in the backbone's type; casting once spares every pass from it.
-        self.prefix_tensor = prefix.tensor.to(backbone.device, backbone.dtype)
+        learned = prefix.learned.to(backbone.device, backbone.dtype)
+        self.prefix_tensor = learned.tensor
+        self.inner_tokens = learned.inner_tokens
 
     def pad(self, encoded: Encoded) -> Inputs:
         """The texts as one padded batch."""
         batch = self.backbone.pad(encoded.rows)
-        return Inputs(encoded.texts, batch, self.backbone.embed(batch, self.prefix.length))
+        return Inputs(encoded.texts, batch, self.embed(batch, self.prefix.length))
+
+    def embed(self, batch: TokenBatch, past: int | Tensor) -> Tensor:
+        """States before the first layer, see ``CausalBackbone.embed``."""
+        return self.backbone.embed(batch, past, self.inner_tokens)
 
     def label_logits(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
         """Class scores from states after the last layer: float32 ``(batch, classes)``."""

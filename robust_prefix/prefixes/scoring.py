@@ -43,7 +43,7 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
     passes = model.backbone.passes
     before = passes.forward
     if first:
-        hidden = model.backbone.embed(model.backbone.pad([first]), length)
+        hidden = model.embed(model.backbone.pad([first]), length)
         beginning = model.backbone.record(hidden, prefix)[:, 0]
         prefix = torch.cat([prefix, beginning], dim=3)
     scores = torch.empty(len(rows), len(model.task.labels))
@@ -54,10 +54,10 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
             seen = torch.tensor([shared[index] for index in batch], device=tokens.ids.device)
             seen = seen + length
             known = prefix[:, :, :, : int(seen.max())]
-            hidden = model.backbone.embed(tokens, seen)
+            hidden = model.embed(tokens, seen)
             found = model.run_to_logits(tokens, hidden, 0, known, seen)
         else:
-            hidden = model.backbone.embed(tokens, length)
+            hidden = model.embed(tokens, length)
             found = model.run_to_logits(tokens, hidden, 0, prefix)
         scores[batch] = found.cpu()
     if first:  # what was run of each text, instead of whole texts

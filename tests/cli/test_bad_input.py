@@ -307,7 +307,7 @@ def test_own_tasks_and_data_that_do_not_fit(
         (("--learning-rate", "inf"), "a valid learning_rate for train, got inf"),
         (("--learning-rate", "nan"), "a valid learning_rate for train, got nan"),
         (("--batch-size", "-1"), "a valid batch_size for train, got -1"),
-        (("--init", "zero"), "'text' or 'random'"),
+        (("--init", "zero"), "'text', 'vocabulary'"),
         (("--reparameterization", "lora"), "'none' or 'mlp'"),
         (("--length", "250"), "at most 256 positions"),
     ],

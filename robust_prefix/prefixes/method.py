@@ -1,0 +1,94 @@
+"""What every method is: settings, and a module whose forward gives what the frozen model needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import nn
+
+from robust_prefix.backbones import CausalBackbone
+from robust_prefix.errors import ConfigError
+from robust_prefix.prefixes.base import Learned, Prefix
+from robust_prefix.tasks import Task
+
+Config = TypeVar("Config")
+
+
+class Trainable(nn.Module, ABC):
+    """The parameters of a method. The frozen model is given to it and never a part of it."""
+
+    @abstractmethod
+    def forward(self, backbone: CausalBackbone) -> Learned:
+        """What the model's passes take, with gradients to the parameters."""
+
+
+class Method(ABC, Generic[Config]):
+    """Base of all methods.
+
+    Attributes:
+        name: what users type.
+        paper: authors and year.
+        learns: what is learned, in a few words.
+        formula: how many numbers are kept after training, in terms of the model's sizes.
+        config_type: its settings.
+        in_template: whether it learns embeddings, and so those of virtual tokens in a template.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    learns: ClassVar[str]
+    formula: ClassVar[str]
+    config_type: ClassVar[type[Any]]
+    in_template: ClassVar[bool] = False
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def length(self, task: Task) -> int:
+        """Virtual tokens before the prompt: its own and those that the template begins with."""
+        length: int = self.config.length  # type: ignore[attr-defined]
+        return length + task.virtual_tokens[0]
+
+    def trainable(
+        self, backbone: CausalBackbone, task: Task, start: Prefix | None = None
+    ) -> Trainable:
+        """The parameters where training starts; what is random comes from torch's own generator.
+
+        Args:
+            start: a trained prefix to go on from, in place of the method's ``init``.
+
+        Raises:
+            ArtifactError: ``start`` belongs to another base model.
+            ConfigError: a setting does not fit the model, the task or ``start``.
+        """
+        before, inside = task.virtual_tokens
+        length = self.length(task)
+        if (before or inside) and not self.in_template:
+            raise ConfigError(
+                "expected a method that learns embeddings (prompt-tuning, p-tuning) for the "
+                f"virtual tokens in the template of task {task.name!r}, got {self.name!r}"
+            )
+        if length + inside == 0:
+            raise ConfigError(
+                f"expected virtual tokens for {self.name}, got length=0 and none in the template "
+                f"of task {task.name!r}; write {{prompt:3}} into it, or raise the length"
+            )
+        if length >= backbone.max_positions:
+            raise ConfigError(
+                f"expected a length below the {backbone.max_positions} positions of "
+                f"{backbone.name}, got {length}"
+            )
+        if start is not None:
+            start.check_base(backbone)
+            start.check_template(task)
+            if start.length != length:
+                raise ConfigError(
+                    f"expected a prefix of length {length} to start from, got {start.length}; "
+                    "ask for that length"
+                )
+        return self.build(backbone, task, start)
+
+    @abstractmethod
+    def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
+        """What ``trainable`` returns, the length and ``start`` being checked."""
