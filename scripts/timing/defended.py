@@ -17,8 +17,15 @@ from timing.results import Plan, Row, contests
 PART = "defense"
 PLAIN = "none"
 PAPER = "robust-prefix(mode=batch)"
-DEFAULT = "robust-prefix"
-OURS = (PLAIN, PAPER, DEFAULT)
+DEFAULT = "gate+robust-prefix"
+OURS = (
+    PLAIN,
+    PAPER,
+    "robust-prefix",
+    "robust-prefix(optimizer=polyak, steps=3)",
+    DEFAULT,
+    "gate+robust-prefix(optimizer=polyak, steps=3)",
+)
 
 Answer = Callable[[Sequence[Fields]], object]
 """Classifies the texts as one batch."""

@@ -132,7 +132,9 @@ def test_an_attack_under_each_protocol(
     assert set(told) >= HEADLINE
     assert told["protocol"] == protocol
     # the run's own defence, all of its settings spelled out
-    assert told["defense"] == "robust-prefix(mode=example, learning_rate=0.15, steps=2)"
+    assert told["defense"] == (
+        "robust-prefix(mode=example, optimizer=adam, learning_rate=0.15, steps=2, tolerance=0.0)"
+    )
     assert told["attack"].startswith("deepwordbug(max_queries=40, ")
     for name in ("clean_accuracy", "robust_accuracy", "attack_success_rate"):
         low, high = told[f"{name}_interval"] or (None, None)
