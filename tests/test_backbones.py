@@ -9,6 +9,7 @@ import torch
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from robust_prefix.backbones import CausalBackbone, load_backbone
+from robust_prefix.backbones.packing import Packing
 from robust_prefix.errors import ConfigError, InputError, ResourceError
 
 from .conftest import tiny_backbone
@@ -76,6 +77,39 @@ def test_gradients_at_the_answer_are_those_of_the_whole_layer(any_backbone: Caus
     ours = torch.autograd.grad((alone * weights).sum(), [prefix, hidden])
     assert theirs[0].abs().max() > 0.01
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "float32 in a bfloat16"])
+def test_packed_texts_are_what_padded_ones_are(
+    any_backbone: CausalBackbone, dtype: torch.dtype | None
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    backbone = any_backbone
+    if dtype is not None:
+        backbone = CausalBackbone(any_backbone.model.to(dtype), any_backbone.tokenizer, "short")
+    rows = [[5, 6, 7, 8, 9, 10, 11], [300, 301], [42]]
+    batch = backbone.pad(rows)
+    assert Packing(batch).pays
+    shared = torch.randn(backbone.prefix_shape(5), generator=generator)
+    own = shared + torch.randn(3, *shared.shape, generator=generator)
+    last = backbone.num_layers - 1
+    before = backbone.model.config._attn_implementation
+    for prefixes in (shared.requires_grad_(), own.transpose(0, 1)):
+        for seen in (None, torch.tensor([5, 2, 0])):
+            hidden = backbone.embed(batch, 5 if seen is None else seen).float()
+            hidden = hidden.detach().requires_grad_()
+            padded = backbone.run_layers(hidden, 0, last, prefixes, seen)
+            expected = backbone.run_layer_at_answer(padded, last, batch, prefixes, seen)
+            packed = backbone.run_to_answer(hidden, 0, batch, prefixes, seen)
+            torch.testing.assert_close(packed, expected, atol=2e-5, rtol=1e-4)
+            slopes = [torch.autograd.grad(each.sum(), hidden)[0] for each in (packed, expected)]
+            assert slopes[0].abs().max() > 1e-3
+            torch.testing.assert_close(*slopes, atol=2e-4, rtol=1e-3)
+    assert backbone.model.config._attn_implementation == before
+
+
+def test_texts_of_one_length_need_no_packing(backbone: CausalBackbone) -> None:
+    assert not Packing(backbone.pad([[5, 6, 7], [8, 9, 10]])).pays
 
 
 def test_a_text_continues_the_part_of_the_prefix_that_it_sees(

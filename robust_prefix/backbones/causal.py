@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from robust_prefix.backbones.architectures import ARCHITECTURES, Rotary
 from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch
 from robust_prefix.backbones.caches import GivenCache, PrefixCache, RecordingCache
+from robust_prefix.backbones.packing import PackedCache, Packing, packed_attention
 from robust_prefix.errors import ConfigError, InputError
 
 
@@ -147,7 +148,8 @@ class CausalBackbone(Backbone):
         cache = GivenCache(*PrefixCache(prefixes).update(keys, values, layer))
         rows = torch.arange(len(hidden), device=hidden.device)
         answer = positions.expand(len(hidden), -1)[rows, batch.answer][:, None]
-        mask = self._mask(hidden, past, seen).expand(len(hidden), -1, -1, -1)
+        mask = self._mask(hidden.shape[1], hidden.dtype, past, seen)
+        mask = mask.expand(len(hidden), -1, -1, -1)
         state = batch.at_answer(hidden)[:, None]
         arguments = self._arguments(state, mask[rows, :, batch.answer][:, :, None], answer, cache)
         output = module(state, **arguments)
@@ -171,7 +173,14 @@ class CausalBackbone(Backbone):
             States at the answer position after the last layer, ``(batch, hidden)``.
         """
         last = self.num_layers - 1
-        hidden = self.run_layers(hidden, start, last, prefixes, seen)
+        packing = Packing(batch)
+        if packing.pays and start < last:
+            cache = PackedCache(prefixes, packing)
+            with packed_attention(self.model.config):
+                packed = self._run(packing.pack(hidden), start, last, cache, seen, packing)
+            hidden = packing.pad(packed)
+        else:
+            hidden = self.run_layers(hidden, start, last, prefixes, seen)
         return self.run_layer_at_answer(hidden, last, batch, prefixes, seen)
 
     def _run(
@@ -181,18 +190,24 @@ class CausalBackbone(Backbone):
         stop: int,
         cache: PrefixCache,
         seen: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
+        rows, tokens = hidden.shape[:2] if packing is None else packing.shape
         past = -1
         for index in range(start, stop):
             length = cache.prefixes[index].shape[-2]
             if length != past:  # a layer may have no prefix, and then sees the text alone
                 past = length
-                positions = self._positions(hidden.shape[1], past if seen is None else seen)
-                mask = self._mask(hidden, past, seen)
+                positions = self._positions(tokens, past if seen is None else seen)
+                if packing is not None:
+                    positions = packing.pack(positions.expand(rows, -1))
+                mask = self._mask(tokens, hidden.dtype, past, seen)
                 arguments = self._arguments(hidden, mask, positions, cache)
+                if packing is not None:
+                    arguments["packing"] = packing
             output = self._layer(index, hidden.dtype)(hidden, **arguments)
             hidden = output[0] if isinstance(output, tuple) else output
-        self.passes.forward += hidden.shape[0] * (stop - start) / self.num_layers
+        self.passes.forward += rows * (stop - start) / self.num_layers
         return hidden
 
     def _positions(self, tokens: int, past: int | Tensor) -> Tensor:
@@ -200,18 +215,17 @@ class CausalBackbone(Backbone):
         places = torch.arange(tokens, device=self.device)[None]
         return places + (past if isinstance(past, int) else past.to(self.device)[:, None])
 
-    def _mask(self, hidden: Tensor, past: int, seen: Tensor | None) -> Tensor:
+    def _mask(self, tokens: int, dtype: torch.dtype, past: int, seen: Tensor | None) -> Tensor:
         """What each position attends to, added to the scores: ``(1 or batch, 1, tokens, keys)``."""
-        tokens = hidden.shape[1]
         # A row sees the prefix, or as much of it as is its own, and the text up to itself.
-        shown = torch.ones(1, tokens, past + tokens, dtype=torch.bool, device=hidden.device)
+        shown = torch.ones(1, tokens, past + tokens, dtype=torch.bool, device=self.device)
         shown = shown.tril(past)
         if seen is not None:
-            places = torch.arange(past + tokens, device=hidden.device)
-            hid = (places >= seen.to(hidden.device)[:, None]) & (places < past)
+            places = torch.arange(past + tokens, device=self.device)
+            hid = (places >= seen.to(self.device)[:, None]) & (places < past)
             shown = shown & ~hid[:, None]
-        mask = torch.zeros(shown.shape, dtype=hidden.dtype, device=hidden.device)
-        return mask.masked_fill_(~shown, torch.finfo(hidden.dtype).min)[:, None]
+        mask = torch.zeros(shown.shape, dtype=dtype, device=self.device)
+        return mask.masked_fill_(~shown, torch.finfo(dtype).min)[:, None]
 
     def _rotary(self, hidden: Tensor, positions: Tensor) -> Rotary | None:
         if self.architecture.rotary is None:
@@ -240,7 +254,9 @@ class CausalBackbone(Backbone):
         if dtype != torch.float32 or self.dtype == torch.float32:
             return layer
         if index not in self._float32_layers:
-            self._float32_layers[index] = copy.deepcopy(layer).float()
+            # It shares the model's settings, so that a change of these reaches it, too.
+            shared = {id(self.model.config): self.model.config}
+            self._float32_layers[index] = copy.deepcopy(layer, shared).float()
         return self._float32_layers[index]
 
     def record(self, hidden: Tensor, prefixes: LayerPrefixes) -> Tensor:
