@@ -157,6 +157,14 @@ class PrefixClassifier:
         """The tokens of each text inside a prompt: ``" good"`` differs from ``"good"``."""
         return [tuple(row) for row in self.model.backbone.encode(texts)]
 
+    def forget(self) -> None:
+        """Drop what is kept of earlier texts to answer similar ones sooner.
+
+        It changes answers by rounding alone; whoever needs them to the last bit, in whatever order
+        texts come, calls this before each piece of work.
+        """
+        self.model.beginnings.clear()
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a run directory; the frozen model is named in it, not copied.
 

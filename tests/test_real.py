@@ -106,7 +106,8 @@ def test_a_real_attack_breaks_it_and_the_record_says_so(
     assert (
         written["robust_accuracy"]
         == summary.row(
-            "robust-prefix(mode=example, learning_rate=0.15, steps=2)", "worst"
+            "robust-prefix(mode=example, optimizer=adam, learning_rate=0.15, steps=2, tolerance=0.0)",
+            "worst",
         ).to_dict()["robust_accuracy"]
     )
 

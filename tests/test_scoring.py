@@ -51,9 +51,11 @@ def test_less_work_is_counted(model: PrefixModel) -> None:
     texts = _candidates(WORDS)
     passes = model.backbone.passes
     passes.reset()
+    model.beginnings.clear()
     plain_scores(model, model.prompter.encode(texts))
     shared = passes.forward
     passes.reset()
+    model.beginnings.clear()
     plain_scores(model, model.prompter.encode([*texts, *texts, *texts]))
     assert shared < 0.75 * len(texts)
     assert passes.forward == pytest.approx(shared), "equal texts were run again"
@@ -61,6 +63,29 @@ def test_less_work_is_counted(model: PrefixModel) -> None:
     different: list[Fields] = [("warm film",), ("dull plot , flat cast",), ("a bright start",)]
     plain_scores(model, model.prompter.encode(different))
     assert passes.forward == pytest.approx(3)
+
+
+def test_a_beginning_is_kept_for_the_next_call(model: PrefixModel) -> None:
+    model.beginnings.clear()
+    first = model.prompter.encode(_candidates(WORDS))
+    later = model.prompter.encode(_candidates([*WORDS[:-1], "flat"]))
+    expected = _alone(model, list(later.texts))
+    plain_scores(model, first)
+    passes = model.backbone.passes
+    passes.reset()
+    torch.testing.assert_close(plain_scores(model, later), expected, atol=2e-4, rtol=1e-3)
+    warm = passes.forward
+    model.beginnings.clear()
+    passes.reset()
+    plain_scores(model, later)
+    assert 0 < warm < passes.forward - 0.5, "the beginning was run again"
+
+
+def test_kept_beginnings_are_few(model: PrefixModel) -> None:
+    model.beginnings.clear()
+    for number in range(9):
+        plain_scores(model, model.prompter.encode(_candidates([*f"{number * 7919}", *WORDS])))
+    assert 1 <= len(list(model.beginnings)) <= 4
 
 
 rows = st.lists(
@@ -80,6 +105,11 @@ def test_a_row_has_the_beginning_it_is_said_to_have(rows: list[tuple[int, ...]])
         assert sum(shared) - len(first) >= 0.1 * sum(map(len, rows))
     else:
         assert sum(shared) == 0
+    again, known = shared_beginning(rows, [(0, 1, 2, 0), rows[0], (2,)])
+    for row, count in zip(rows, known, strict=True):
+        assert row[:count] == again[:count]
+        assert 0 <= count < len(row)
+    assert sum(known) >= sum(shared) - len(first)
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 60))

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from robust_prefix.backbones.architectures import ARCHITECTURES, Rotary
+from robust_prefix.backbones.attention import own_attention
 from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch
 from robust_prefix.backbones.caches import GivenCache, PrefixCache, RecordingCache
-from robust_prefix.backbones.packing import PackedCache, Packing, packed_attention
+from robust_prefix.backbones.packing import PackedCache, Packing
 from robust_prefix.errors import ConfigError, InputError
 
 
@@ -152,9 +153,8 @@ class CausalBackbone(Backbone):
         mask = mask.expand(len(hidden), -1, -1, -1)
         state = batch.at_answer(hidden)[:, None]
         arguments = self._arguments(state, mask[rows, :, batch.answer][:, :, None], answer, cache)
-        output = module(state, **arguments)
         self.passes.forward += len(hidden) / self.num_layers
-        return (output[0] if isinstance(output, tuple) else output)[:, 0]
+        return self._run_layer(module, state, arguments)[:, 0]
 
     def run_to_answer(
         self,
@@ -176,9 +176,7 @@ class CausalBackbone(Backbone):
         packing = Packing(batch)
         if packing.pays and start < last:
             cache = PackedCache(prefixes, packing)
-            with packed_attention(self.model.config):
-                packed = self._run(packing.pack(hidden), start, last, cache, seen, packing)
-            hidden = packing.pad(packed)
+            hidden = packing.pad(self._run(packing.pack(hidden), start, last, cache, seen, packing))
         else:
             hidden = self.run_layers(hidden, start, last, prefixes, seen)
         return self.run_layer_at_answer(hidden, last, batch, prefixes, seen)
@@ -205,10 +203,15 @@ class CausalBackbone(Backbone):
                 arguments = self._arguments(hidden, mask, positions, cache)
                 if packing is not None:
                     arguments["packing"] = packing
-            output = self._layer(index, hidden.dtype)(hidden, **arguments)
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = self._run_layer(self._layer(index, hidden.dtype), hidden, arguments)
         self.passes.forward += rows * (stop - start) / self.num_layers
         return hidden
+
+    def _run_layer(self, layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
+        with own_attention(self.model.config):
+            output = layer(hidden, **arguments)
+        state: Tensor = output[0] if isinstance(output, tuple) else output
+        return state
 
     def _positions(self, tokens: int, past: int | Tensor) -> Tensor:
         """Positions of the text: ``(1 or batch, tokens)``."""

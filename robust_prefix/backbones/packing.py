@@ -6,9 +6,6 @@ the attention gets its texts padded, and gives its answer packed again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,7 +14,6 @@ from torch import Tensor
 from robust_prefix.backbones.base import LayerPrefixes, TokenBatch
 from robust_prefix.backbones.caches import PrefixCache
 
-_ATTENTION = "robust_prefix_packed"
 _WORTHWHILE = 0.9
 """Share of the positions that are no padding, from which on packing does not pay."""
 
@@ -71,40 +67,3 @@ class PackedCache(PrefixCache):
     ) -> tuple[Tensor, Tensor]:
         """Keys and values ``(rows, kv_heads, past + tokens, head_dim)`` of packed ones."""
         return super().update(self.packing.pad_heads(keys), self.packing.pad_heads(values), layer)
-
-
-@contextmanager
-def packed_attention(config: Any) -> Iterator[None]:
-    """While inside, the layers of the model of ``config`` attend as :class:`Packing` says.
-
-    They are to be called with the argument ``packing`` and with a :class:`PackedCache`.
-    """
-    before = config._attn_implementation
-    config._attn_implementation = _registered()
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
-@cache
-def _registered() -> str:
-    """The name under which ``transformers`` knows the attention."""
-    from transformers import AttentionInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    def attend(
-        module: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor,
-        packing: Packing,
-        **arguments: Any,
-    ) -> tuple[Tensor, None]:
-        padded = packing.pad_heads(query)
-        found, _ = sdpa_attention_forward(module, padded, key, value, attention_mask, **arguments)
-        return packing.pack(found), None
-
-    AttentionInterface.register(_ATTENTION, attend)
-    return _ATTENTION

@@ -259,3 +259,12 @@ class Classifier(Protocol):
     def logits(self, texts: list[Fields], /) -> torch.Tensor:
         """Scores of ``texts``: float32 ``(len(texts), classes)``."""
         ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A classifier that keeps something of earlier texts to answer similar ones sooner."""
+
+    def forget(self) -> None:
+        """Drop it: the next answers hang on no earlier text, to the last bit."""
+        ...

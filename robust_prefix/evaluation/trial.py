@@ -19,6 +19,7 @@ from robust_prefix.evaluation.protocols import (
     Classifier,
     Example,
     Goal,
+    Remembering,
     Victim,
     WhiteBox,
 )
@@ -149,6 +150,8 @@ class Trial:
         self.answer: tuple[int, float] | None = None
         self.queries = 0
         system.classifier.defense.cost.reset()
+        if isinstance(system.classifier, Remembering):
+            system.classifier.forget()  # a resumed run must end in the same bytes
 
     def direct(self, perturb: Perturb) -> Record:
         """The record of an attack on this very system."""

@@ -12,6 +12,7 @@ from robust_prefix.backbones import CausalBackbone, TokenBatch
 from robust_prefix.backbones.base import LayerPrefixes
 from robust_prefix.errors import ConfigError, InputError
 from robust_prefix.prefixes.base import Prefix
+from robust_prefix.prefixes.scoring import Beginnings
 from robust_prefix.prefixes.virtual import token_offsets, tokenize
 from robust_prefix.tasks import Fields, Task
 
@@ -193,6 +194,7 @@ class PrefixModel:
         # The layers compute in the backbone's type; casting once spares every pass from it.
         learned = prefix.learned.to(backbone.device, backbone.dtype)
         self.prefix_tensor = learned.tensor
+        self.beginnings = Beginnings()
         self.inner_tokens = learned.inner_tokens
 
     def pad(self, encoded: Encoded) -> Inputs:

@@ -1,20 +1,25 @@
 """Class scores of many texts behind the trained prefix, from as few tokens as it takes.
 
 An attack asks about hundreds of variants of one sentence. Rows that are the same are run once, and
-what rows have in common from their first token on is run once for all: under causal attention its
-keys and values depend on nothing that follows.
+what rows have in common from their first token on is run once for all, and for the calls that
+follow: under causal attention its keys and values depend on nothing that comes after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robust_prefix.data import token_batches
-from robust_prefix.prefixes.model import Encoded, PrefixModel
+
+if TYPE_CHECKING:
+    from robust_prefix.prefixes.model import Encoded, PrefixModel
 
 _TOKENS_A_TEXT = 64
 """What a text of a batch may be long for a batch to have as many texts as the caller allows."""
@@ -24,6 +29,36 @@ _CANDIDATES = 64
 
 _WORTHWHILE = 0.1
 """Share of all tokens that must be saved: below it one plain pass is as fast."""
+
+_PASS = 32
+"""What a pass costs beside its tokens, in tokens: reading the weights."""
+
+_KEPT = 4
+"""Beginnings whose keys and values are kept: an attack asks about one sentence again and again."""
+
+
+class Beginnings:
+    """Keys and values of the beginnings that were run last, behind one prefix."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._kept.clear()
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return iter(list(self._kept))
+
+    def keys_and_values(self, model: PrefixModel, tokens: tuple[int, ...]) -> Tensor:
+        """``(layers, 2, kv_heads, tokens, head_dim)``, computed where they are not known."""
+        if tokens not in self._kept:
+            hidden = model.embed(model.backbone.pad([tokens]), model.prefix.length)
+            self._kept[tokens] = model.backbone.record(hidden, model.prefix_tensor)[:, 0]
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(tokens)
+        return self._kept[tokens]
 
 
 @torch.no_grad()
@@ -37,64 +72,68 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
         float32 ``(len(encoded), classes)`` on the CPU.
     """
     rows = list(dict.fromkeys(encoded.rows))
-    first, shared = shared_beginning(rows)
-    prefix = model.prefix_tensor
-    length = prefix.shape[3]
-    passes = model.backbone.passes
-    before = passes.forward
-    if first:
-        hidden = model.embed(model.backbone.pad([first]), length)
-        beginning = model.backbone.record(hidden, prefix)[:, 0]
-        prefix = torch.cat([prefix, beginning], dim=3)
     scores = torch.empty(len(rows), len(model.task.labels))
+    first, shared = shared_beginning(rows, tuple(model.beginnings))
     rests = [row[count:] for row, count in zip(rows, shared, strict=True)]
+    prefix, length = model.prefix_tensor, model.prefix.length
+    passes = model.backbone.passes
+    if first:
+        new = first not in tuple(model.beginnings)
+        before = passes.forward
+        known = model.beginnings.keys_and_values(model, first)
+        prefix = torch.cat([prefix, known[:, :, :, : max(shared)]], dim=3)
+        # What was run of each text, instead of whole texts.
+        part = sum(len(rest) / len(row) for rest, row in zip(rests, rows, strict=True))
+        ran = before + part + new * len(first) / max(map(len, rows))
     for batch in token_batches([len(rest) for rest in rests], batch_size * _TOKENS_A_TEXT):
         tokens = model.backbone.pad([rests[index] for index in batch])
+        seen = None
         if first:
             seen = torch.tensor([shared[index] for index in batch], device=tokens.ids.device)
             seen = seen + length
-            known = prefix[:, :, :, : int(seen.max())]
-            hidden = model.embed(tokens, seen)
-            found = model.run_to_logits(tokens, hidden, 0, known, seen)
-        else:
-            hidden = model.embed(tokens, length)
-            found = model.run_to_logits(tokens, hidden, 0, prefix)
-        scores[batch] = found.cpu()
-    if first:  # what was run of each text, instead of whole texts
-        part = sum(len(rest) / len(row) for rest, row in zip(rests, rows, strict=True))
-        passes.forward = before + part + len(first) / max(map(len, rows))
+        hidden = model.embed(tokens, length if seen is None else seen)
+        scores[batch] = model.run_to_logits(tokens, hidden, 0, prefix, seen).cpu()
+    if first:
+        passes.forward = ran
     places = {row: index for index, row in enumerate(rows)}
     return scores[[places[row] for row in encoded.rows]]
 
 
 def shared_beginning(
-    rows: Sequence[tuple[int, ...]],
+    rows: Sequence[tuple[int, ...]], known: Sequence[tuple[int, ...]] = ()
 ) -> tuple[tuple[int, ...], list[int]]:
-    """The beginning that saves most when it is run once, and how much of it each row has.
+    """The beginning that saves most, and how much of it each row has.
+
+    Args:
+        known: beginnings that cost nothing, having been run before.
 
     Returns:
-        The tokens to run first, none where it does not pay, and for each row how many of them it
-        begins with; at least its last token is left to the row itself.
+        The tokens to run first, or one of ``known``; none where it does not pay. For each row how
+        many of them it begins with; at least its last token is left to the row itself.
     """
-    nothing: tuple[int, ...] = ()
-    if len(rows) < 2:
-        return nothing, [0] * len(rows)
+    nothing: tuple[tuple[int, ...], list[int]] = ((), [0] * len(rows))
+    if not rows:
+        return nothing
     width = max(map(len, rows))
-    table = np.full((len(rows), width), -1, dtype=np.int64)
-    for index, row in enumerate(rows):
-        table[index, : len(row)] = row
     lengths = np.array([len(row) for row in rows])
+    table = _table(rows, width)
     # Evenly from the sorted rows, so that each beginning that many have is among them.
     order = sorted(range(len(rows)), key=lambda index: rows[index])
-    tried = order[:: -(-len(rows) // _CANDIDATES)]
-    best = np.zeros(len(rows), dtype=np.int64)
-    first = nothing
-    for index in tried:
-        common = (table == table[index]).cumprod(1).sum(1)
-        common = np.minimum(common, lengths - 1)
-        gain = common.sum() - common.max()
-        if gain > best.sum() - best.max():
-            best, first = common, rows[index][: common.max()]
-    if best.sum() - best.max() < _WORTHWHILE * lengths.sum():
-        return nothing, [0] * len(rows)
-    return first, best.tolist()
+    tried = [rows[index] for index in order[:: -(-len(rows) // _CANDIDATES)]]
+    best, most = nothing, _WORTHWHILE * lengths.sum()
+    for place, row in enumerate(_table([*known, *tried], width)):
+        common = np.minimum((table == row).cumprod(1).sum(1), lengths - 1)
+        is_known = place < len(known)
+        gain = common.sum() - (0 if is_known else common.max() + _PASS)
+        if gain > most:
+            first = known[place] if is_known else tried[place - len(known)][: common.max()]
+            best, most = (first, common.tolist()), gain
+    return best
+
+
+def _table(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int64]:
+    """Rows cut or filled with -1 to one width."""
+    table = np.full((len(rows), width), -1, dtype=np.int64)
+    for index, row in enumerate(rows):
+        table[index, : len(row)] = row[:width]
+    return table

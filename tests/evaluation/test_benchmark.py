@@ -31,7 +31,7 @@ from robust_prefix.tasks import Task
 from ..processes import InlinePool
 from .bench_attacks import ACCIDENTS, canonical, make_workbench
 
-DEFENSE = "robust-prefix(mode=example, learning_rate=0.15, steps=1)"
+DEFENSE = "robust-prefix(mode=example, optimizer=adam, learning_rate=0.15, steps=1, tolerance=0.0)"
 PLAIN = "projection"
 FILES = ("results.csv", "summary.json", "report.html", "report.md")
 
