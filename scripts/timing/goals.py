@@ -40,7 +40,7 @@ class Goal:
 def goals(
     rows: Sequence[Row],
     differences: Mapping[str, float],
-    angles: Sequence[Mapping[str, float]],
+    angles: Sequence[subspace_fit.Angles],
 ) -> list[Goal]:
     """Those of which the rows tell.
 

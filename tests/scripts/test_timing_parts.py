@@ -220,13 +220,14 @@ def test_results_are_written_for_machines_and_for_spreadsheets(tmp_path: Path) -
 
 
 def test_every_measured_part_has_its_figure(tmp_path: Path) -> None:
-    paths = draw_figures(measured(), tmp_path)
+    angles = [{"rows": count, subspace_fit.OURS: 1e-9} for count in (1_000, 10_000, 100_000)]
+    paths = draw_figures(measured(), angles, tmp_path)
     parts = ("defense", "queries", "training", "subspaces", "growth")
     assert {path.name for path in paths} == {
         f"{p}.{kind}" for p in parts for kind in ("png", "svg")
     }
     assert all(path.stat().st_size > 1000 for path in paths)
-    assert draw_figures([], tmp_path) == []
+    assert draw_figures([], [], tmp_path) == []
 
 
 @pytest.mark.parametrize(
