@@ -83,7 +83,12 @@ def _rates(rows: list[Row], label: str) -> Figure:
     }
     _marks(axes, rates, names, 0, 0, "")
     _categories(axes, names)
-    _log(axes, "x", label)
+    medians = [spread.median for spread in rates.values()]
+    if max(medians) > 5 * min(medians):
+        _log(axes, "x", label)
+    else:
+        axes.set_xlim(0, 1.15 * max(spread.p90 for spread in rates.values()))
+        axes.set_xlabel(label)
     return figure
 
 
@@ -96,7 +101,7 @@ def _subspaces(rows: list[Row], angles: Sequence[Angles]) -> Figure:
         _line(panels[0], counts, [(row.peak or 0) / 2**20 for row in of], place, name)
         _line(panels[1], counts, [row.timings.spread("own").median for row in of], place, name)
         _line(panels[2], counts, [each[name] for each in angles], place, name)
-    labels = ("peak memory in MiB", "seconds", "largest angle to the exact subspace, radians")
+    labels = ("peak memory in MiB", "seconds", "angle to the exact subspace")
     for axes, label in zip(panels, labels, strict=True):
         _log(axes, "x", "rows")
         axes.xaxis.set_major_locator(FixedLocator(sorted({row.setting["rows"] for row in rows})))
