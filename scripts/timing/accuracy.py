@@ -63,7 +63,7 @@ def measure(
             with torch.no_grad():
                 prefix_weight(model).mul_(scale)
             examples = peft_rows(Prompter(backbone, classifier.task), rows, causal=True)
-            train_peft(model, examples, backbone, batch_size, 1, seed)
+            train_peft(model, examples, backbone, batch_size, seed)
             return prefix_of(model, backbone)
 
         return learn

@@ -85,18 +85,25 @@ def test_only_the_answer_has_a_label(
         assert row["attention_mask"] == [1] * len(row["input_ids"])
 
 
-def test_the_second_epoch_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the third step's end to the sixth's, whatever the optimiser."""
+def test_an_epoch_is_timed_from_its_first_training_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the optimiser; passes that train nothing and later steps do not count."""
     now = itertools.count()
     monkeypatch.setattr(train_speed.time, "perf_counter", lambda: float(2 ** next(now)))
-    weight = torch.nn.Parameter(torch.zeros(1))
-    weight.grad = torch.ones(1)
-    optimizer = torch.optim.AdamW([weight])
-    with train_speed.second_epoch(3, torch.device("cpu")) as took:
-        for _ in range(6):
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    with train_speed.one_epoch(3, torch.device("cpu")) as took:
+        model.eval()(torch.ones(1))
+        with torch.no_grad():
+            model.train()(torch.ones(1))
+        assert next(now) == 0  # not looked at so far
+        for _ in range(5):
+            model(torch.ones(1)).sum().backward()
             optimizer.step()
+        assert next(now) == 3
+    model(torch.ones(1))
     optimizer.step()  # no longer listened to
-    assert took() == 1  # the clock was read twice, at 1 and at 2
+    assert next(now) == 4
+    assert took() == 2  # from the 2nd reading to the 3rd, at 2 and at 4
 
 
 def test_all_train_and_leave_the_model_as_it_was(
@@ -121,7 +128,7 @@ def test_training_moves_pefts_prefix(classifier: PrefixClassifier, material: Mat
     peft_model = causal_lm(backbone, 4)
     before = prefix_weight(peft_model).detach().clone()
     rows = train_speed.peft_rows(classifier.model.prompter, material, causal=True)
-    train_speed.train_peft(peft_model, rows, backbone, 2, 1, seed=0)
+    train_speed.train_peft(peft_model, rows, backbone, 2, seed=0)
     moved = (prefix_weight(peft_model) - before).abs()
     assert moved.max() > 1e-3
     assert (moved > 0).float().mean() > 0.9  # every layer's
