@@ -104,7 +104,7 @@ def _measure(options: argparse.Namespace) -> None:
     from timing.parts import Parts
     from timing.results import write_results
     from timing.scale import FULL, QUICK
-    from timing.tables import print_accuracy, print_goals, print_rows
+    from timing.tables import print_accuracy, print_angles, print_goals, print_rows
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -134,9 +134,10 @@ def _measure(options: argparse.Namespace) -> None:
         reached = goals(rows, document.get("differences", {}), document.get("angles", ()))
         document["goals"] = [dataclasses.asdict(goal) | {"met": goal.met} for goal in reached]
         write_results(options.out, document, rows)  # what is done stays, whatever comes next
-    draw_figures(rows, options.out)
+    draw_figures(rows, document.get("angles", ()), options.out)
     console = Console(width=None if sys.stdout.isatty() else 120)
     print_rows(rows, console)
+    print_angles(document.get("angles", ()), console)
     print_accuracy(document.get("accuracy", ()), console)
     print_goals(reached, console)
     console.print(f"{test.source}; written to {options.out}")

@@ -22,7 +22,7 @@ from robust_prefix.prefixes.model import Prompter
 from robust_prefix.progress import progress
 from robust_prefix.training import train_prefix
 from timing.material import Material
-from timing.peft_baselines import causal_lm, from_peft, prefix_weight
+from timing.peft_baselines import causal_lm, prefix_of, prefix_weight
 from timing.train_speed import OURS, PEFT, peft_rows, task_of, train_peft
 
 FROM_NOISE = "train_prefix(init=random)"
@@ -40,10 +40,9 @@ def measure(
     """Train each for ``steps`` steps and measure it on ``test``: one JSON object a contestant."""
     backbone, length = classifier.model.backbone, classifier.model.prefix.length
     rows = train.window(0, batch_size * steps)
-    shape = backbone.prefix_shape(length)
 
-    def ours(init: Any) -> Callable[[], Tensor]:
-        def learn() -> Tensor:
+    def ours(init: Any) -> Callable[[], Prefix]:
+        def learn() -> Prefix:
             with task_of(classifier.task, rows) as task:
                 return train_prefix(
                     backbone,
@@ -53,19 +52,19 @@ def measure(
                         epochs=1, batch_size=batch_size, evaluations_per_epoch=1
                     ),
                     seed=seed,
-                ).tensor
+                )
 
         return learn
 
-    def peft(scale: float) -> Callable[[], Tensor]:
-        def learn() -> Tensor:
+    def peft(scale: float) -> Callable[[], Prefix]:
+        def learn() -> Prefix:
             torch.manual_seed(seed)
             model = causal_lm(backbone, length)
             with torch.no_grad():
                 prefix_weight(model).mul_(scale)
             examples = peft_rows(Prompter(backbone, classifier.task), rows, causal=True)
-            train_peft(model, examples, backbone, batch_size, 1, seed)
-            return from_peft(prefix_weight(model).detach().float().cpu(), shape)
+            train_peft(model, examples, backbone, batch_size, seed)
+            return prefix_of(model, backbone)
 
         return learn
 
@@ -83,11 +82,10 @@ def measure(
     return found
 
 
-def score(classifier: PrefixClassifier, tensor: Tensor, test: Material) -> dict[str, Any]:
+def score(classifier: PrefixClassifier, prefix: Prefix, test: Material) -> dict[str, Any]:
     """Accuracy of a prefix on ``test`` with its interval, as JSON values."""
-    backbone = classifier.model.backbone
-    prefix = Prefix(tensor, backbone.name, backbone.fingerprint)
-    scored = PrefixClassifier(backbone, classifier.task, prefix).logits(test.texts)
+    model = PrefixClassifier(classifier.model.backbone, classifier.task, prefix)
+    scored = model.logits(test.texts)
     correct = _correct(scored, test.labels)
     estimate = wilson(correct, len(test.labels))
     return {"n": len(test.labels), "correct": correct, "accuracy": dataclasses.asdict(estimate)}

@@ -9,6 +9,7 @@ from torch import Tensor
 from attacks.textattack_import import import_textattack
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.defenses import build_defense
+from robust_prefix.tasks import Fields
 from timing.defended import PAPER, PLAIN, fitted
 from timing.literal import Literal, Sensible
 from timing.material import Material
@@ -35,12 +36,15 @@ def literal_differences(
 
 
 def wrapper_differences(
-    classifier: PrefixClassifier, material: Material, data_dir: Path | None, count: int = 4
+    classifier: PrefixClassifier, texts: list[Fields], data_dir: Path | None
 ) -> dict[str, float]:
-    """The largest difference of a logit between our plain answer and TextAttack's wrappers."""
+    """The largest difference of a logit between our plain answer and TextAttack's wrappers.
+
+    Args:
+        texts: candidates of an attack, on whose common beginning ours takes a short cut.
+    """
     import_textattack(data_dir)
     answers = contestants(classifier)
-    texts = list(material.window(0, count).texts)
     ours = answers[PLAIN](texts)
     return {name: _largest(ours, answers[name](texts)) for name in (SHIPPED, LONGEST)}
 

@@ -9,12 +9,19 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogFormatterSciNotation,
+    LogLocator,
+    NullLocator,
+)
 
 from robust_prefix.files import atomic_path
 from timing import defended, growth, queries, subspace_fit, train_speed
 from timing.interleave import Spread
 from timing.results import Row
+from timing.subspace_fit import Angles
 
 # Okabe & Ito: told apart with any kind of colour vision, and in grey with the markers below.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -22,8 +29,11 @@ SHOWN = {defended.PLAIN: "none (plain pass)"}
 MARKERS = ("o", "s", "^", "D", "v")
 
 
-def draw_figures(rows: Sequence[Row], out: Path) -> list[Path]:
+def draw_figures(rows: Sequence[Row], angles: Sequence[Angles], out: Path) -> list[Path]:
     """Draw what the rows tell; a part that was not measured has no figure.
+
+    Args:
+        angles: see ``timing.subspace_fit``.
 
     Raises:
         StorageError: writing failed.
@@ -32,7 +42,7 @@ def draw_figures(rows: Sequence[Row], out: Path) -> list[Path]:
         defended.PART: _defense,
         queries.PART: lambda of: _rates(of, "queries a second"),
         train_speed.PART: lambda of: _rates(of, "training examples a second"),
-        subspace_fit.PART: _subspaces,
+        subspace_fit.PART: lambda of: _subspaces(of, angles),
         growth.PART: _growth,
     }
     paths = []
@@ -73,23 +83,31 @@ def _rates(rows: list[Row], label: str) -> Figure:
     }
     _marks(axes, rates, names, 0, 0, "")
     _categories(axes, names)
-    _log(axes, "x", label)
+    medians = [spread.median for spread in rates.values()]
+    if max(medians) > 5 * min(medians):
+        _log(axes, "x", label)
+    else:
+        axes.set_xlim(0, 1.15 * max(spread.p90 for spread in rates.values()))
+        axes.set_xlabel(label)
     return figure
 
 
-def _subspaces(rows: list[Row]) -> Figure:
-    """Peak memory and time over the number of rows."""
-    figure, left, right = _figure(9, 3.6, columns=2)
+def _subspaces(rows: list[Row], angles: Sequence[Angles]) -> Figure:
+    """Peak memory, time and error over the number of rows."""
+    figure, *panels = _figure(11, 3.6, columns=3)
     for place, name in enumerate(dict.fromkeys(row.contestant for row in rows)):
         of = [row for row in rows if row.contestant == name]
         counts = [row.setting["rows"] for row in of]
-        _line(left, counts, [(row.peak or 0) / 2**20 for row in of], place, name)
-        _line(right, counts, [row.timings.spread("own").median for row in of], place, name)
-    for axes, label in ((left, "peak memory in MiB"), (right, "seconds")):
+        _line(panels[0], counts, [(row.peak or 0) / 2**20 for row in of], place, name)
+        _line(panels[1], counts, [row.timings.spread("own").median for row in of], place, name)
+        _line(panels[2], counts, [each[name] for each in angles], place, name)
+    labels = ("peak memory in MiB", "seconds", "angle to the exact subspace")
+    for axes, label in zip(panels, labels, strict=True):
         _log(axes, "x", "rows")
         axes.xaxis.set_major_locator(FixedLocator(sorted({row.setting["rows"] for row in rows})))
         _log(axes, "y", label)
-    _legend(figure, left)
+    panels[2].yaxis.set_major_formatter(LogFormatterSciNotation())
+    _legend(figure, panels[0])
     return figure
 
 

@@ -40,7 +40,7 @@ class Goal:
 def goals(
     rows: Sequence[Row],
     differences: Mapping[str, float],
-    angles: Sequence[Mapping[str, float]],
+    angles: Sequence[subspace_fit.Angles],
 ) -> list[Goal]:
     """Those of which the rows tell.
 
@@ -69,16 +69,16 @@ def _defense(rows: Sequence[Row]) -> list[Goal]:
     for size in sizes:
         named = {
             name: find(rows, defended.PART, name, batch=size)
-            for name in (Literal.name, defended.PAPER, defended.DEFAULT)
+            for name in (Literal.name, defended.PAPER, defended.GATED)
         }
-        literal, paper, default = named.values()
-        if literal is None or paper is None or default is None:
+        literal, paper, gated = named.values()
+        if literal is None or paper is None or gated is None:
             continue
         slower = Timings({"theirs": literal.seconds, "ours": paper.seconds}).ratio("theirs", "ours")
         found.append(_ratio(f"literal over {defended.PAPER}, batch {size}", slower, 8, True))
         if size == max(sizes):
             found.append(_ratio(f"{defended.PAPER} over plain, batch {size}", paper.ratio, 2.2))
-        found.append(_ratio(f"{defended.DEFAULT} over plain, batch {size}", default.ratio, 1.2))
+        found.append(_ratio(f"{defended.GATED} over plain, batch {size}", gated.ratio, 1.2))
     return found
 
 

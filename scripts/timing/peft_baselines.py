@@ -8,7 +8,6 @@ would leave to be trained, is given the rows of the label words: then it compute
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.prefixes import PrefixModel
+from robust_prefix.prefixes import Prefix, PrefixModel
+from robust_prefix.prefixes.peft import PeftCheckpoint
 
 
 def to_peft(prefix: Tensor) -> Tensor:
@@ -24,16 +24,10 @@ def to_peft(prefix: Tensor) -> Tensor:
     return prefix.permute(3, 0, 1, 2, 4).flatten(1)
 
 
-def from_peft(weight: Tensor, shape: Sequence[int]) -> Tensor:
-    """The inverse of ``to_peft``, for a prefix of ``shape``."""
-    layers, two, heads, length, head_dim = shape
-    return weight.view(length, layers, two, heads, head_dim).permute(1, 2, 3, 0, 4).contiguous()
-
-
 def prefix_weight(peft_model: Any) -> Tensor:
     """The parameter that holds the prefix: float32 ``(length, layers * 2 * kv_heads * head_dim)``.
 
-    ``load_prefix`` writes it and ``from_peft`` reads it.
+    ``load_prefix`` writes it and ``prefix_of`` reads it.
     """
     weight: Tensor = peft_model.prompt_encoder[peft_model.active_adapter].embedding.weight
     return weight
@@ -43,6 +37,12 @@ def load_prefix(peft_model: Any, prefix: Tensor) -> None:
     """Put ours into PEFT's prefix encoder."""
     with torch.no_grad():
         prefix_weight(peft_model).copy_(to_peft(prefix))
+
+
+def prefix_of(peft_model: Any, backbone: CausalBackbone) -> Prefix:
+    """What PEFT trained, as ours."""
+    weight = prefix_weight(peft_model).detach().float().cpu()
+    return PeftCheckpoint("prefix-tuning", backbone.name, weight).prefix(backbone)
 
 
 def causal_lm(backbone: CausalBackbone, length: int) -> Any:

@@ -21,7 +21,7 @@ from attacks.textattack_import import import_textattack
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.defenses import build_defense
 from robust_prefix.tasks import Fields
-from timing.defended import DEFAULT, PLAIN
+from timing.defended import EXAMPLE, GATED, PLAIN
 from timing.interleave import clock_for, timed
 from timing.material import Material
 from timing.peft_baselines import classifier_of, longest_wrapper, shipped_wrapper
@@ -151,7 +151,7 @@ def contestants(classifier: PrefixClassifier) -> dict[str, Callable[[list[Fields
         SHIPPED: _in_pieces(classifier, shipped_wrapper(classifier.model, victim)),
         LONGEST: _in_pieces(classifier, longest_wrapper(classifier.model, victim)),
     }
-    for spec in (PLAIN, DEFAULT):
+    for spec in (PLAIN, GATED, EXAMPLE):
         answers[spec] = _ours(classifier.with_defense(build_defense(spec, classifier.subspaces)))
     return answers
 

@@ -35,12 +35,12 @@ class Scale:
 
 
 FULL = Scale(
-    rounds={"a": 10, "c": 5, "d": 3, "e": 5},
+    rounds={"a": 10, "c": 4, "d": 3, "e": 5},
     sizes=(1, 8, 32),
     sentences=8,
     queries=None,
     batch=16,
-    examples=160,
+    examples=640,
     counts=(1_000, 10_000, 100_000),
     states=600,
     values={
@@ -56,7 +56,7 @@ QUICK = Scale(
     sentences=2,
     queries=12,
     batch=4,
-    examples=12,
+    examples=24,
     counts=(2_000, 8_000),
     states=32,
     values={"tokens": (8, 32), "prefix": (1, 10), "layers": (2, 3), "batch": (1, 4)},

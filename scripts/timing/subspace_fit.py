@@ -124,6 +124,10 @@ def _pca(solver: str) -> Callable[[Job], tuple[float, Basis]]:
     return fit
 
 
+Angles = dict[str, float]
+"""``rows``, how many, and by method the largest principal angle in radians to the subspace that
+scikit-learn's full decomposition of the same rows finds in float64."""
+
 METHODS = {
     OURS: _streaming,
     FULL: _pca("full"),
@@ -189,7 +193,7 @@ def real_states(classifier: PrefixClassifier, material: Material, count: int) ->
 
 def measure(
     states: Rows, plan: Plan, counts: Sequence[int], run_fit: Callable[[Job], Fit] = fit_apart
-) -> tuple[list[Row], list[dict[str, float]]]:
+) -> tuple[list[Row], list[Angles]]:
     """Time and peak of every method at every number of rows, and the angles between subspaces.
 
     Args:
@@ -198,13 +202,12 @@ def measure(
         run_fit: does a job.
 
     Returns:
-        The rows, and for each count by method the largest principal angle, in radians, to the
-        subspace that scikit-learn's full decomposition finds in float64.
+        The rows, and the angles at each count.
     """
     threads = torch.get_num_threads()
     rank = _rank(Job(OURS, states, 2 * BATCH, 0, plan.seed, threads))
     rows: list[Row] = []
-    angles: list[dict[str, float]] = []
+    angles: list[Angles] = []
     with contests(PART, len(counts), len(METHODS), plan) as run:
         for count in counts:
             fits: dict[str, list[Fit]] = {method: [] for method in METHODS}
@@ -228,7 +231,7 @@ def measure(
     return rows, angles
 
 
-def _angles(exact: Basis, fits: Fits) -> dict[str, float]:
+def _angles(exact: Basis, fits: Fits) -> Angles:
     """Of the first fit of each method, whose rows are those of ``exact``."""
     return {
         method: float(subspace_angles(exact, found[0].basis).max())

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from timing.goals import Goal
 from timing.results import Row
+from timing.subspace_fit import METHODS, Angles
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:
@@ -43,6 +44,19 @@ def _setting(row: Row) -> str:
     """What was held fixed; of an axis along which a part grows, its value alone."""
     axis = row.part.partition(": ")[2]
     return " ".join(f"{name}={value}" for name, value in row.setting.items() if axis in ("", name))
+
+
+def print_angles(angles: Sequence[Angles], console: Console) -> None:
+    """How far each method's subspace is from the exact one; see ``timing.subspace_fit``."""
+    if not angles:
+        return
+    table = Table(title="largest angle to the exact subspace, radians", title_justify="left")
+    table.add_column("contestant")
+    for each in angles:
+        table.add_column(f"{each['rows']:,} rows", justify="right")
+    for method in METHODS:
+        table.add_row(method, *(f"{each[method]:.1e}" for each in angles))
+    console.print(table)
 
 
 def print_accuracy(lines: Sequence[Mapping[str, Any]], console: Console) -> None:

@@ -1,9 +1,10 @@
 """(c) Training examples a second: ours, and PEFT's prefix-tuning under ``transformers.Trainer``.
 
 Both train a prefix of the same length on the same examples in batches of the same size, with AdamW
-and a linear decay. Two epochs are run, and the second is timed, from optimiser step to optimiser
-step: set-up, the first allocations and loading are left out, and a whole epoch holds the same
-examples whatever the batches.
+and a linear decay. One epoch is timed, from the first training pass to the end of the last step:
+set-up, loading and what is done after an epoch are left out, and an epoch holds the same examples
+whatever the batches. It is to have many steps: the more there are, the more alike in length ours
+makes the texts of a batch, as it does in a real training.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import Module
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from robust_prefix.backbones import CausalBackbone
@@ -40,6 +43,9 @@ PEFT = "PEFT and Trainer"
 GROUPED = "PEFT and Trainer, by length"
 CLASSIFIER = "PEFT sequence classifier and Trainer"
 
+Learner = Callable[[Material, int], float]
+"""Trains on texts with a seed and returns the seconds that the steps took."""
+
 LEARNING_RATE = TrainingConfig().learning_rate
 
 
@@ -49,75 +55,91 @@ def measure(
     """One epoch of ``examples`` a round, other examples each round.
 
     Args:
-        plan: its warm-up may be 0, for the first of two epochs is one.
+        plan: its warm-up may be 0: each trains on one batch beforehand.
     """
     backbone, length = classifier.model.backbone, classifier.model.prefix.length
     examples = min(examples, len(material.texts))
     prompter = Prompter(backbone, classifier.task)
 
-    def theirs(make: Callable[[], Any], causal: bool, by_length: bool = False) -> Contestant:
-        def train(number: int) -> float:
-            rows = peft_rows(prompter, material.window(number, examples), causal)
-            with second_epoch(steps, backbone.device) as took:
-                train_peft(make(), rows, backbone, batch_size, 2, number, by_length)
+    def theirs(make: Callable[[], Any], causal: bool, by_length: bool = False) -> Learner:
+        def learn(rows: Material, seed: int) -> float:
+            data = peft_rows(prompter, rows, causal)
+            with one_epoch(math.ceil(len(data) / batch_size), backbone.device) as took:
+                train_peft(make(), data, backbone, batch_size, seed, by_length)
             return took()
 
-        return train
+        return learn
 
-    def ours(number: int) -> float:
+    def ours(rows: Material, seed: int) -> float:
+        steps = math.ceil(len(rows.texts) / batch_size)
         with (
-            task_of(classifier.task, material.window(number, examples)) as task,
-            second_epoch(steps, backbone.device) as took,
+            task_of(classifier.task, rows) as task,
+            one_epoch(steps, backbone.device) as took,
         ):
             train_prefix(
                 backbone,
                 task,
                 prefix=PrefixTuningConfig(length=length),
-                training=TrainingConfig(epochs=2, batch_size=batch_size, evaluations_per_epoch=1),
-                seed=number,
+                training=TrainingConfig(epochs=1, batch_size=batch_size, evaluations_per_epoch=1),
+                seed=seed,
             )
         return took()
 
     def classify() -> Any:
         return sequence_classifier(backbone, length, prompter.label_tokens)
 
-    steps = math.ceil(examples / batch_size)
-    contestants = {
+    def contestant(learn: Learner) -> Contestant:
+        return lambda number: learn(material.window(number, examples), number)
+
+    learners = {
         OURS: ours,
         PEFT: theirs(lambda: causal_lm(backbone, length), causal=True),
         GROUPED: theirs(lambda: causal_lm(backbone, length), causal=True, by_length=True),
         CLASSIFIER: theirs(classify, causal=False),
     }
-    with contests(PART, 1, len(contestants), plan) as run:
-        return run({"batch": batch_size}, contestants, OURS, [examples] * plan.rounds)
+    with contests(PART, 1, len(learners), plan) as run:
+        for learn in learners.values():
+            learn(material.window(0, min(examples, batch_size)), 0)
+        entered = {name: contestant(learn) for name, learn in learners.items()}
+        return run({"batch": batch_size}, entered, OURS, [examples] * plan.rounds)
 
 
 @contextmanager
-def second_epoch(steps: int, device: torch.device) -> Iterator[Callable[[], float]]:
-    """Measure what any optimiser does inside: the seconds between the ends of two epochs.
+def one_epoch(steps: int, device: torch.device) -> Iterator[Callable[[], float]]:
+    """Time what any optimiser does inside, from the first training pass to the end of a step.
 
     Args:
-        steps: an epoch.
+        steps: after which one the clock is stopped.
 
     Yields:
-        What returns the seconds once both epochs are over.
+        What returns the seconds once the steps are done.
     """
-    ends: list[float] = []
-    count = 0
+    marks: list[float] = []
+    done = 0
+
+    def mark() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        marks.append(time.perf_counter())
+
+    def before_pass(module: Module, _: Any) -> None:
+        if module.training and torch.is_grad_enabled():
+            started.remove()  # one is enough, and every module's pass comes by here
+            mark()
 
     def after_step(*_: Any) -> None:
-        nonlocal count
-        count += 1
-        if count in (steps, 2 * steps):
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            ends.append(time.perf_counter())
+        nonlocal done
+        done += 1
+        if done == steps:
+            mark()
 
-    handle = register_optimizer_step_post_hook(after_step)
+    started = register_module_forward_pre_hook(before_pass)
+    stepped = register_optimizer_step_post_hook(after_step)
     try:
-        yield lambda: ends[1] - ends[0]
+        yield lambda: marks[1] - marks[0]
     finally:
-        handle.remove()
+        started.remove()
+        stepped.remove()
 
 
 @contextmanager
@@ -159,11 +181,10 @@ def train_peft(
     rows: Sequence[dict[str, Any]],
     backbone: CausalBackbone,
     batch_size: int,
-    epochs: float,
     seed: int,
     by_length: bool = False,
 ) -> None:
-    """Train in place with ``transformers.Trainer`` and its collator, padding to the longest."""
+    """Train in place for one epoch with ``Trainer`` and its collator, padding to the longest."""
     from transformers import (
         DataCollatorForSeq2Seq,
         DataCollatorWithPadding,
@@ -178,7 +199,7 @@ def train_peft(
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
-            num_train_epochs=epochs,
+            num_train_epochs=1,
             learning_rate=LEARNING_RATE,
             per_device_train_batch_size=batch_size,
             group_by_length=by_length,

@@ -130,7 +130,7 @@ def test_a_resized_classifier_has_the_sizes_asked_for(
     assert found.model.prefix.length == length
     assert found.subspaces is not None
     assert list(found.subspaces.layers) == [*range(layers)]
-    for answer in growth.our_answers(found).values():
+    for answer in growth.our_answers(found, defended.TUNED).values():
         answer([("warm",)])  # it takes its subspaces for its own
 
 
@@ -143,14 +143,14 @@ def test_growth_goes_along_every_axis(classifier: PrefixClassifier, material: Ma
         ("growth: tokens", 8), ("growth: prefix", 2), ("growth: prefix", 3),
         ("growth: layers", 2), ("growth: batch", 1), ("growth: batch", 2),
     }  # fmt: skip
-    assert len(rows) == len(places) * len(defended.OURS)
+    assert len(rows) == len(places) * len(defended.TUNED)
 
 
 def test_the_defence_is_measured_at_every_size(
     classifier: PrefixClassifier, material: Material
 ) -> None:
     rows = defended.measure(classifier, material, Plan(2, 0), (1, 3))
-    assert len(rows) == 2 * 5
+    assert len(rows) == 2 * (len(defended.OURS) + 2)
     assert {row.baseline for row in rows} == {defended.PLAIN}
     plain = find(rows, defended.PART, defended.PLAIN, batch=3)
     assert plain is not None
@@ -172,7 +172,7 @@ def measured() -> list[Row]:
             for name, time in (
                 (defended.PLAIN, 1.0),
                 (defended.PAPER, 2.0),
-                (defended.DEFAULT, 1.3),
+                (defended.GATED, 1.3),
                 (Literal.name, 18.0),
             )
         ),
@@ -191,7 +191,7 @@ def test_goals_are_met_or_not() -> None:
     assert [(goal.name, goal.value, goal.met) for goal in found] == [
         ("literal over robust-prefix(mode=batch), batch 32", 9.0, True),
         ("robust-prefix(mode=batch) over plain, batch 32", 2.0, True),
-        ("robust-prefix over plain, batch 32", 1.3, False),
+        ("gate+robust-prefix over plain, batch 32", 1.3, False),
         ("TextAttack's wrapper as it ships over none", 11.0, True),
         ("TextAttack's wrapper, padded to the longest over none", 1.4, False),
         ("PEFT and Trainer over train_prefix", 1.5, True),
@@ -220,13 +220,14 @@ def test_results_are_written_for_machines_and_for_spreadsheets(tmp_path: Path) -
 
 
 def test_every_measured_part_has_its_figure(tmp_path: Path) -> None:
-    paths = draw_figures(measured(), tmp_path)
+    angles = [{"rows": count, subspace_fit.OURS: 1e-9} for count in (1_000, 10_000, 100_000)]
+    paths = draw_figures(measured(), angles, tmp_path)
     parts = ("defense", "queries", "training", "subspaces", "growth")
     assert {path.name for path in paths} == {
         f"{p}.{kind}" for p in parts for kind in ("png", "svg")
     }
     assert all(path.stat().st_size > 1000 for path in paths)
-    assert draw_figures([], tmp_path) == []
+    assert draw_figures([], [], tmp_path) == []
 
 
 @pytest.mark.parametrize(
