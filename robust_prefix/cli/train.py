@@ -35,7 +35,7 @@ def train(
         str | None,
         typer.Option(
             help="What is learned, with settings: prompt-tuning(length=20, init=labels); see "
-            "robust-prefix list methods. prefix-tuning, or that of --start."
+            "robust-prefix list methods. prefix-tuning, or that of --start and its settings."
         ),
     ] = None,
     start: Annotated[
@@ -100,14 +100,15 @@ def train(
 
     begun_run = Run.load(start) if start is not None else None
     begun = begun_run.prefix if begun_run is not None else None
-    if method is None:
-        method = "prefix-tuning" if begun is None else begun.config.get("method", "prefix-tuning")
     chosen = load_task(task, data_dir)
-    if length is None and begun is not None and "length" not in parse_spec(method).settings:
-        length = begun.length - chosen.virtual_tokens[0]
     beside = {"length": length, "reparameterization": reparameterization, "init": init}
     given = {name: value for name, value in beside.items() if value is not None}
-    prefix_config = build_method(method, **given).config
+    if begun is not None and method is None:
+        method = begun.config.get("method", "prefix-tuning")
+        given = {**begun.config.get("prefix", {}), **given}
+    elif begun is not None and "length" not in {*given, *parse_spec(method or "").settings}:
+        given["length"] = begun.length - chosen.virtual_tokens[0]
+    prefix_config = build_method(method or "prefix-tuning", **given).config
     training_config = build_config(
         TrainingConfig,
         {

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robust_prefix.artifacts import load_tensors, save_tensors
 from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones.base import LayerPrefixes
 from robust_prefix.errors import ArtifactError
 from robust_prefix.tasks import Task
 
@@ -30,10 +31,13 @@ class Learned:
         soft_tokens: embeddings ``(tokens, hidden)``: of the virtual tokens that ``tensor`` was
             compiled from, then of those inside the template. None where keys and values are learned
             themselves.
+        layers: the numbers of the layers that have a prefix; of the others ``tensor`` counts for
+            nothing. All where None.
     """
 
     tensor: Tensor
     soft_tokens: Tensor | None = None
+    layers: tuple[int, ...] | None = None
 
     @classmethod
     def compiled(cls, backbone: CausalBackbone, soft_tokens: Tensor, length: int) -> Learned:
@@ -51,6 +55,15 @@ class Learned:
     def length(self) -> int:
         """Number of virtual tokens before the text."""
         return self.tensor.shape[3]
+
+    def by_layer(self) -> LayerPrefixes:
+        """What the backbone takes: a layer without a prefix has one of length 0."""
+        if self.layers is None:
+            return self.tensor
+        return [
+            tensor if layer in self.layers else tensor[:, :, :0]
+            for layer, tensor in enumerate(self.tensor)
+        ]
 
     def tensors(self) -> dict[str, Tensor]:
         """Those that are there, by the name they are stored under."""
@@ -79,7 +92,7 @@ class Prefix:
         base_model: the name the base model was loaded by.
         base_fingerprint: the base model's fingerprint.
         config: the settings that made it, as JSON values.
-        soft_tokens: see :class:`Learned`; float32.
+        soft_tokens, layers: see :class:`Learned`; float32.
     """
 
     tensor: Tensor
@@ -87,19 +100,25 @@ class Prefix:
     base_fingerprint: str
     config: Mapping[str, Any] = field(default_factory=dict)
     soft_tokens: Tensor | None = None
+    layers: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, learned: Learned, backbone: CausalBackbone, config: Mapping[str, Any]) -> Prefix:
         """What was learned for ``backbone``, as a file holds it."""
         kept = learned.detach().to(torch.device("cpu"), torch.float32)
         return cls(
-            kept.tensor, backbone.name, backbone.fingerprint, config, soft_tokens=kept.soft_tokens
+            kept.tensor,
+            backbone.name,
+            backbone.fingerprint,
+            config,
+            soft_tokens=kept.soft_tokens,
+            layers=kept.layers,
         )
 
     @property
     def learned(self) -> Learned:
         """The tensors alone."""
-        return Learned(self.tensor, self.soft_tokens)
+        return Learned(self.tensor, self.soft_tokens, self.layers)
 
     @property
     def length(self) -> int:
@@ -110,8 +129,9 @@ class Prefix:
     def parameters(self) -> int:
         """How many numbers were learned, without what was dropped after training."""
         # Keys and values that soft tokens were compiled to were not learned themselves.
-        learned = self.tensor if self.soft_tokens is None else self.soft_tokens
-        return learned.numel()
+        if self.soft_tokens is not None:
+            return self.soft_tokens.numel()
+        return sum(tensor.numel() for tensor in self.learned.by_layer())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -119,6 +139,8 @@ class Prefix:
         digest = hashlib.sha256()
         for tensor in self.learned.tensors().values():
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        if self.layers is not None:
+            digest.update(repr(self.layers).encode())
         return digest.hexdigest()[:16]
 
     def check_base(self, backbone: CausalBackbone) -> None:
@@ -158,11 +180,13 @@ class Prefix:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file."""
-        metadata = {
+        metadata: dict[str, Any] = {
             "base_model": self.base_model,
             "base_fingerprint": self.base_fingerprint,
             "config": dict(self.config),
         }
+        if self.layers is not None:
+            metadata["layers"] = list(self.layers)
         tensors = {name: tensor.float() for name, tensor in self.learned.tensors().items()}
         save_tensors(path, "prefix", tensors, metadata)
 
@@ -195,6 +219,7 @@ class Prefix:
                 base_fingerprint=metadata["base_fingerprint"],
                 config=metadata["config"],
                 soft_tokens=soft_tokens,
+                layers=tuple(metadata["layers"]) if "layers" in metadata else None,
             )
         except KeyError as error:
             raise ArtifactError(f"expected {error} in the metadata of {path}, got none") from None

@@ -192,7 +192,7 @@ class PrefixModel:
         self.prompter = Prompter(backbone, task)
         # The layers compute in the backbone's type; casting once spares every pass from it.
         learned = prefix.learned.to(backbone.device, backbone.dtype)
-        self.prefix_tensor = learned.tensor
+        self.prefix_tensor = learned.by_layer()
         self.inner_tokens = learned.inner_tokens
 
     def pad(self, encoded: Encoded) -> Inputs:

@@ -137,6 +137,11 @@ def write_peft(prefix: Prefix, folder: str | Path) -> dict[str, Any]:
             "expected virtual tokens before the prompt alone, which is where PEFT puts them, got "
             f"{len(prefix.learned.inner_tokens)} inside it; train on a template without them"
         )
+    if prefix.layers is not None:
+        raise ConfigError(
+            "expected a prefix in every layer, as PEFT has it, got one in the layers "
+            f"{prefix.layers}; train one in all"
+        )
     if soft_tokens is None:
         kind = "PREFIX_TUNING"
         embeddings = prefix.tensor.permute(3, 0, 1, 2, 4).reshape(length, -1)

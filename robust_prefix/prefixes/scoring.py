@@ -37,25 +37,27 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
         float32 ``(len(encoded), classes)`` on the CPU.
     """
     rows = list(dict.fromkeys(encoded.rows))
-    first, shared = shared_beginning(rows)
-    prefix = model.prefix_tensor
-    length = prefix.shape[3]
+    prefix, length = model.prefix_tensor, model.prefix.length
+    first: tuple[int, ...] = ()
+    shared = [0] * len(rows)
+    known: Tensor | None = None
     passes = model.backbone.passes
     before = passes.forward
-    if first:
-        hidden = model.embed(model.backbone.pad([first]), length)
-        beginning = model.backbone.record(hidden, prefix)[:, 0]
-        prefix = torch.cat([prefix, beginning], dim=3)
+    if isinstance(prefix, Tensor):  # in a layer without a prefix a beginning would stand elsewhere
+        first, shared = shared_beginning(rows)
+        if first:
+            hidden = model.embed(model.backbone.pad([first]), length)
+            beginning = model.backbone.record(hidden, prefix)[:, 0]
+            known = torch.cat([prefix, beginning], dim=3)
     scores = torch.empty(len(rows), len(model.task.labels))
     rests = [row[count:] for row, count in zip(rows, shared, strict=True)]
     for batch in token_batches([len(rest) for rest in rests], batch_size * _TOKENS_A_TEXT):
         tokens = model.backbone.pad([rests[index] for index in batch])
-        if first:
+        if known is not None:
             seen = torch.tensor([shared[index] for index in batch], device=tokens.ids.device)
             seen = seen + length
-            known = prefix[:, :, :, : int(seen.max())]
             hidden = model.embed(tokens, seen)
-            found = model.run_to_logits(tokens, hidden, 0, known, seen)
+            found = model.run_to_logits(tokens, hidden, 0, known[:, :, :, : int(seen.max())], seen)
         else:
             hidden = model.embed(tokens, length)
             found = model.run_to_logits(tokens, hidden, 0, prefix)

@@ -26,7 +26,7 @@ from robust_prefix.training import train_prefix
 PLAIN = "{text} is this review negative or positive ?"
 SPECS = {
     "prefix-tuning(length=4)": PLAIN,
-    "prefix-tuning(length=4, reparameterization=mlp, mlp_width=16)": PLAIN,
+    "prefix-tuning(length=4, layers=1-2, reparameterization=mlp, mlp_width=16)": PLAIN,
     "prompt-tuning(length=4)": PLAIN,
     "prompt-tuning(length=0)": "{text} is it{prompt:3} good ?{prompt:1}",
     "p-tuning(length=4, encoder_width=16)": PLAIN,
@@ -34,7 +34,7 @@ SPECS = {
 }
 """Methods and the template of the task they are trained on."""
 TEXTS = ["the film is good and warm", "the plot is dull", "a story"]
-SHORT = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.02, evaluations_per_epoch=4)
+SHORT = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.02, evaluations_per_epoch=2)
 
 
 def config_of(spec: str) -> MethodConfig:
@@ -78,7 +78,7 @@ def test_training_changes_what_is_learned_and_counts_it(
         if tensor.numel():  # no keys and values where all virtual tokens are inside the template
             assert (tensor - before.tensors()[name]).abs().max() > 1e-3
     sizes = {
-        "layers": backbone.num_layers,
+        "layers": backbone.num_layers if prefix.layers is None else len(prefix.layers),
         "kv_heads": backbone.kv_heads,
         "head_dim": backbone.head_dim,
         "hidden": backbone.hidden_size,
