@@ -77,7 +77,41 @@ class PTuningConfig:
     init_text: str = ""
 
 
-MethodConfig = PrefixTuningConfig | PromptTuningConfig | PTuningConfig
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class GatedPrefixConfig:
+    """Settings of a prefix with gates.
+
+    Attributes:
+        length: virtual tokens.
+        gate: what has a gate in each layer: the ``layer`` as a whole, each ``head`` of the keys and
+            values, or each virtual ``token``.
+        gated: the ``values`` alone, or keys and values ``both``.
+        opening: how open the gates are at first, 0 to 1.
+        init, init_text: as in prefix-tuning.
+    """
+
+    length: int = Field(default=10, ge=1, le=MAX_LENGTH)
+    gate: Literal["layer", "head", "token"] = "head"
+    gated: Literal["values", "both"] = "values"
+    opening: float = Field(default=0.9, gt=0, lt=1)
+    init: Literal["text", "vocabulary", "labels", "activations", "random"] = "text"
+    init_text: str = ""
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class ConvPromptConfig:
+    """Settings of a prompt that is convolved with the embeddings.
+
+    Attributes:
+        width: tokens that each token is mixed from, itself among them.
+    """
+
+    width: int = Field(default=5, ge=1, le=MAX_LENGTH)
+
+
+MethodConfig = (
+    PrefixTuningConfig | GatedPrefixConfig | PromptTuningConfig | PTuningConfig | ConvPromptConfig
+)
 """Settings of one of the methods."""
 
 

@@ -92,9 +92,9 @@ def train(
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.accuracy import describe, measured_run
     from robust_prefix.objectives import needs_substitutes
-    from robust_prefix.prefixes import build_method
+    from robust_prefix.prefixes import build_method, method_to_go_on
     from robust_prefix.runs import Run
-    from robust_prefix.specs import build_config, parse_composition, parse_spec
+    from robust_prefix.specs import build_config, parse_composition
     from robust_prefix.tasks import load_task
     from robust_prefix.training import train_prefix
 
@@ -103,12 +103,11 @@ def train(
     chosen = load_task(task, data_dir)
     beside = {"length": length, "reparameterization": reparameterization, "init": init}
     given = {name: value for name, value in beside.items() if value is not None}
-    if begun is not None and method is None:
-        method = begun.config.get("method", "prefix-tuning")
-        given = {**begun.config.get("prefix", {}), **given}
-    elif begun is not None and "length" not in {*given, *parse_spec(method or "").settings}:
-        given["length"] = begun.length - chosen.virtual_tokens[0]
-    prefix_config = build_method(method or "prefix-tuning", **given).config
+    chosen_method = (
+        build_method(method or "prefix-tuning", **given)
+        if begun is None
+        else method_to_go_on(begun, chosen, method, **given)
+    )
     training_config = build_config(
         TrainingConfig,
         {
@@ -142,7 +141,7 @@ def train(
     prefix = train_prefix(
         backbone,
         chosen,
-        prefix=prefix_config,
+        prefix=chosen_method.config,
         training=training_config,
         start=begun,
         substitutes=substitutes,

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from robust_prefix.artifacts import load_tensors, save_tensors
 from robust_prefix.backbones import CausalBackbone
@@ -33,11 +34,14 @@ class Learned:
             themselves.
         layers: the numbers of the layers that have a prefix; of the others ``tensor`` counts for
             nothing. All where None.
+        kernel: ``(width, hidden)`` that the prompt's embeddings are convolved with. None where they
+            are taken as they are.
     """
 
     tensor: Tensor
     soft_tokens: Tensor | None = None
     layers: tuple[int, ...] | None = None
+    kernel: Tensor | None = None
 
     @classmethod
     def compiled(cls, backbone: CausalBackbone, soft_tokens: Tensor, length: int) -> Learned:
@@ -65,9 +69,20 @@ class Learned:
             for layer, tensor in enumerate(self.tensor)
         ]
 
+    def interact(self, embedded: Tensor) -> Tensor:
+        """What the first layer gets for a prompt's embeddings ``(batch, tokens, hidden)``."""
+        if self.kernel is None:
+            return embedded
+        width, tokens = len(self.kernel), embedded.shape[1]
+        padded = pad(embedded, (0, 0, width - 1, 0))
+        for back, weights in enumerate(self.kernel):
+            first = width - 1 - back
+            embedded = embedded + weights * padded[:, first : first + tokens]
+        return embedded
+
     def tensors(self) -> dict[str, Tensor]:
         """Those that are there, by the name they are stored under."""
-        named = {"prefix": self.tensor, "soft_tokens": self.soft_tokens}
+        named = {"prefix": self.tensor, "soft_tokens": self.soft_tokens, "kernel": self.kernel}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Learned:
@@ -80,7 +95,12 @@ class Learned:
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Learned:
         changed = {name: change(tensor) for name, tensor in self.tensors().items()}
-        return replace(self, tensor=changed["prefix"], soft_tokens=changed.get("soft_tokens"))
+        return replace(
+            self,
+            tensor=changed["prefix"],
+            soft_tokens=changed.get("soft_tokens"),
+            kernel=changed.get("kernel"),
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,7 @@ class Prefix:
         base_model: the name the base model was loaded by.
         base_fingerprint: the base model's fingerprint.
         config: the settings that made it, as JSON values.
-        soft_tokens, layers: see :class:`Learned`; float32.
+        soft_tokens, layers, kernel: see :class:`Learned`; float32.
     """
 
     tensor: Tensor
@@ -101,6 +121,7 @@ class Prefix:
     config: Mapping[str, Any] = field(default_factory=dict)
     soft_tokens: Tensor | None = None
     layers: tuple[int, ...] | None = None
+    kernel: Tensor | None = None
 
     @classmethod
     def of(cls, learned: Learned, backbone: CausalBackbone, config: Mapping[str, Any]) -> Prefix:
@@ -113,12 +134,13 @@ class Prefix:
             config,
             soft_tokens=kept.soft_tokens,
             layers=kept.layers,
+            kernel=kept.kernel,
         )
 
     @property
     def learned(self) -> Learned:
         """The tensors alone."""
-        return Learned(self.tensor, self.soft_tokens, self.layers)
+        return Learned(self.tensor, self.soft_tokens, self.layers, self.kernel)
 
     @property
     def length(self) -> int:
@@ -131,7 +153,8 @@ class Prefix:
         # Keys and values that soft tokens were compiled to were not learned themselves.
         if self.soft_tokens is not None:
             return self.soft_tokens.numel()
-        return sum(tensor.numel() for tensor in self.learned.by_layer())
+        kernel = 0 if self.kernel is None else self.kernel.numel()
+        return kernel + sum(tensor.numel() for tensor in self.learned.by_layer())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -151,11 +174,12 @@ class Prefix:
                 f"expected a prefix of shape {expected} for {backbone.name}, got "
                 f"{tuple(self.tensor.shape)} trained on {self.base_model}"
             )
-        if self.soft_tokens is not None and self.soft_tokens.shape[1] != backbone.hidden_size:
-            raise ArtifactError(
-                f"expected soft tokens of {backbone.hidden_size} dimensions for {backbone.name}, "
-                f"got {self.soft_tokens.shape[1]} trained on {self.base_model}"
-            )
+        for rows in (self.soft_tokens, self.kernel):
+            if rows is not None and rows.shape[1] != backbone.hidden_size:
+                raise ArtifactError(
+                    f"expected soft tokens or a kernel of {backbone.hidden_size} dimensions for "
+                    f"{backbone.name}, got {rows.shape[1]} trained on {self.base_model}"
+                )
         if self.base_fingerprint != backbone.fingerprint:
             raise ArtifactError(
                 f"expected a prefix for {backbone.name} (fingerprint {backbone.fingerprint}), got "
@@ -198,16 +222,16 @@ class Prefix:
             ArtifactError: the file is missing, damaged or not a prefix.
         """
         tensors, metadata = load_tensors(path, "prefix")
-        tensor, soft_tokens = tensors.get("prefix"), tensors.get("soft_tokens")
+        tensor, soft_tokens, kernel = map(tensors.get, ("prefix", "soft_tokens", "kernel"))
         if (
             tensor is None
             or tensor.dim() != 5
             or tensor.shape[1] != 2
-            or (soft_tokens is not None and soft_tokens.dim() != 2)
+            or any(rows is not None and rows.dim() != 2 for rows in (soft_tokens, kernel))
         ):
             raise ArtifactError(
                 "expected a tensor 'prefix' (layers, 2, kv_heads, length, head_dim) and, if any, "
-                f"'soft_tokens' (tokens, hidden) in {path}, "
+                f"'soft_tokens' (tokens, hidden) and 'kernel' (width, hidden) in {path}, "
                 f"got { ({name: tuple(t.shape) for name, t in tensors.items()}) }"
             )
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
@@ -220,6 +244,7 @@ class Prefix:
                 config=metadata["config"],
                 soft_tokens=soft_tokens,
                 layers=tuple(metadata["layers"]) if "layers" in metadata else None,
+                kernel=kernel,
             )
         except KeyError as error:
             raise ArtifactError(f"expected {error} in the metadata of {path}, got none") from None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.configs import PrefixTuningConfig
+from robust_prefix.configs import GatedPrefixConfig, PrefixTuningConfig
 from robust_prefix.errors import ConfigError
 from robust_prefix.prefixes.base import Learned, Prefix
 from robust_prefix.prefixes.initial import initial_tokens, mean_activations
@@ -84,7 +84,9 @@ class PrefixTuning(Method[PrefixTuningConfig]):
         return build_parameters(tensor, self.config, layers)
 
 
-def initial_prefix(backbone: CausalBackbone, task: Task, config: PrefixTuningConfig) -> Tensor:
+def initial_prefix(
+    backbone: CausalBackbone, task: Task, config: PrefixTuningConfig | GatedPrefixConfig
+) -> Tensor:
     """Where training starts: float32 ``(layers, 2, kv_heads, length, head_dim)``.
 
     Keys and values of real tokens make training start from a model that works; from noise it takes

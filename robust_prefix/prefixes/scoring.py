@@ -43,7 +43,8 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
     known: Tensor | None = None
     passes = model.backbone.passes
     before = passes.forward
-    if isinstance(prefix, Tensor):  # in a layer without a prefix a beginning would stand elsewhere
+    # In a layer without a prefix a beginning would stand elsewhere; a kernel reaches back into it.
+    if isinstance(prefix, Tensor) and model.learned.kernel is None:
         first, shared = shared_beginning(rows)
         if first:
             hidden = model.embed(model.backbone.pad([first]), length)
@@ -59,7 +60,7 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
             hidden = model.embed(tokens, seen)
             found = model.run_to_logits(tokens, hidden, 0, known[:, :, :, : int(seen.max())], seen)
         else:
-            hidden = model.embed(tokens, length)
+            hidden = model.learned.interact(model.embed(tokens, length))
             found = model.run_to_logits(tokens, hidden, 0, prefix)
         scores[batch] = found.cpu()
     if first:  # what was run of each text, instead of whole texts
