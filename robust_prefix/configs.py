@@ -24,16 +24,19 @@ class PrefixTuningConfig:
             a small embedding that yields them (section 4.3 of the paper).
         mlp_width: hidden width of that MLP.
         init: starts from the keys and values of real tokens: those of a ``text``, of entries drawn
-            from the ``vocabulary``, or of the ``labels``' words filled up with such entries; or
-            ``random`` from noise.
+            from the ``vocabulary``, or of the ``labels``' words filled up with such entries; from
+            the mean ``activations`` of training texts, class after class; or from ``random`` noise.
         init_text: the tokens to start from; the task's template and label words where empty.
+        layers: those that have a prefix, counted from 0, such as ``0-5`` or ``0-2/27-29``; the
+            text in the others attends to itself alone.
     """
 
     length: int = Field(default=10, ge=1, le=MAX_LENGTH)
     reparameterization: Literal["none", "mlp"] = "none"
     mlp_width: int = Field(default=512, ge=1)
-    init: Literal["text", "vocabulary", "labels", "random"] = "text"
+    init: Literal["text", "vocabulary", "labels", "activations", "random"] = "text"
     init_text: str = ""
+    layers: str = Field(default="all", pattern=r"^(all|\d+(-\d+)?(/\d+(-\d+)?)*)$")
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
@@ -74,7 +77,41 @@ class PTuningConfig:
     init_text: str = ""
 
 
-MethodConfig = PrefixTuningConfig | PromptTuningConfig | PTuningConfig
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class GatedPrefixConfig:
+    """Settings of a prefix with gates.
+
+    Attributes:
+        length: virtual tokens.
+        gate: what has a gate in each layer: the ``layer`` as a whole, each ``head`` of the keys and
+            values, or each virtual ``token``.
+        gated: the ``values`` alone, or keys and values ``both``.
+        opening: how open the gates are at first, 0 to 1.
+        init, init_text: as in prefix-tuning.
+    """
+
+    length: int = Field(default=10, ge=1, le=MAX_LENGTH)
+    gate: Literal["layer", "head", "token"] = "head"
+    gated: Literal["values", "both"] = "values"
+    opening: float = Field(default=0.9, gt=0, lt=1)
+    init: Literal["text", "vocabulary", "labels", "activations", "random"] = "text"
+    init_text: str = ""
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class ConvPromptConfig:
+    """Settings of a prompt that is convolved with the embeddings.
+
+    Attributes:
+        width: tokens that each token is mixed from, itself among them.
+    """
+
+    width: int = Field(default=5, ge=1, le=MAX_LENGTH)
+
+
+MethodConfig = (
+    PrefixTuningConfig | GatedPrefixConfig | PromptTuningConfig | PTuningConfig | ConvPromptConfig
+)
 """Settings of one of the methods."""
 
 

@@ -162,6 +162,7 @@ def train_prefix(
         "dev_accuracy": kept,
         "dev_examples": len(dev_rows),
         "trained_parameters": sum(weight.numel() for weight in objective.parameters()),
+        **objective.prefix.notes(),
     }
     with torch.no_grad():
         trained = Prefix.of(objective.prefix(backbone), backbone, {**settings, **found})

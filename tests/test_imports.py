@@ -23,7 +23,7 @@ FLOORS = (
     {"backbones"},
     {"prefixes"},
     {"subspaces", "synonyms", "objectives"},
-    {"training", "activations", "fitting"},
+    {"training", "lengths", "activations", "fitting"},
     {"defenses", "runs"},
     {"classifier"},
     {"evaluation"},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -35,7 +36,7 @@ def train(
         str | None,
         typer.Option(
             help="What is learned, with settings: prompt-tuning(length=20, init=labels); see "
-            "robust-prefix list methods. prefix-tuning, or that of --start."
+            "robust-prefix list methods. prefix-tuning, or that of --start and its settings."
         ),
     ] = None,
     start: Annotated[
@@ -59,8 +60,11 @@ def train(
         ),
     ] = "none",
     length: Annotated[
-        int | None,
-        typer.Option(help="Virtual tokens; the method's own default, or those of --start."),
+        str | None,
+        typer.Option(
+            help="Virtual tokens, or auto: chosen on dev by short trainings. The method's own "
+            "default, or those of --start."
+        ),
     ] = None,
     reparameterization: Annotated[
         str | None,
@@ -91,23 +95,31 @@ def train(
     from robust_prefix.defenses import NoDefense, TextDefense, build_defense
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.accuracy import describe, measured_run
+    from robust_prefix.lengths import choose_length
     from robust_prefix.objectives import needs_substitutes
-    from robust_prefix.prefixes import build_method
+    from robust_prefix.prefixes import build_method, method_to_go_on
     from robust_prefix.runs import Run
-    from robust_prefix.specs import build_config, parse_composition, parse_spec
+    from robust_prefix.specs import build_config, parse_composition
     from robust_prefix.tasks import load_task
     from robust_prefix.training import train_prefix
 
     begun_run = Run.load(start) if start is not None else None
     begun = begun_run.prefix if begun_run is not None else None
-    if method is None:
-        method = "prefix-tuning" if begun is None else begun.config.get("method", "prefix-tuning")
     chosen = load_task(task, data_dir)
-    if length is None and begun is not None and "length" not in parse_spec(method).settings:
-        length = begun.length - chosen.virtual_tokens[0]
-    beside = {"length": length, "reparameterization": reparameterization, "init": init}
+    search = length == "auto"
+    if search and begun is not None:
+        raise ConfigError("expected --length auto or --start, got both; a prefix has its length")
+    beside = {
+        "length": None if search else length,
+        "reparameterization": reparameterization,
+        "init": init,
+    }
     given = {name: value for name, value in beside.items() if value is not None}
-    prefix_config = build_method(method, **given).config
+    chosen_method = (
+        build_method(method or "prefix-tuning", **given)
+        if begun is None
+        else method_to_go_on(begun, chosen, method, **given)
+    )
     training_config = build_config(
         TrainingConfig,
         {
@@ -138,17 +150,18 @@ def train(
     for split in chosen.splits:  # a bad row in the test data is to be known before training
         load_split(chosen, split)
     backbone = load_backbone(model, device=device.value, dtype=dtype.value)
-    prefix = train_prefix(
-        backbone,
-        chosen,
-        prefix=prefix_config,
-        training=training_config,
-        start=begun,
-        substitutes=substitutes,
-        reader=reader if isinstance(reader, TextDefense) else None,
-        seed=seed,
-        out=out,
-    )
+    common: dict[str, Any] = {
+        "training": training_config,
+        "substitutes": substitutes,
+        "reader": reader if isinstance(reader, TextDefense) else None,
+        "seed": seed,
+        "out": out,
+    }
+    config = chosen_method.config
+    if search:
+        found = choose_length(backbone, chosen, prefix=config, **common).chosen
+        config = dataclasses.replace(config, length=found)
+    prefix = train_prefix(backbone, chosen, prefix=config, start=begun, **common)
     run = measured_run(backbone, chosen, prefix, defense=reader, synonyms=clusters)
     run.save(out)
     clean, parameters = run.measurements["clean_accuracy"], run.measurements["parameters"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
@@ -32,10 +31,10 @@ def token_gradients(
         ConfigError: the scores do not depend on the embeddings.
         RobustPrefixError: a gradient is not finite.
     """
-    inputs = model.pad(encoded)
+    batch = model.backbone.pad(encoded.rows)
     with torch.enable_grad():
-        embedded = inputs.embedded.detach().requires_grad_()
-        scores = run(dataclasses.replace(inputs, embedded=embedded)).float()
+        embedded = model.embed(batch, model.prefix.length).detach().requires_grad_()
+        scores = run(Inputs(encoded.texts, batch, model.learned.interact(embedded))).float()
         losses = cross_entropy(scores, torch.tensor(labels, device=scores.device), reduction="none")
         gradient = None
         if losses.requires_grad:

@@ -95,7 +95,7 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
         deepest = max(subspaces)
         share = deepest / model.backbone.num_layers
         per_example = self.config.mode == "example"
-        trained = model.prefix.tensor.to(embedded.device)
+        trained = model.prefix.learned.to(embedded.device, embedded.dtype).by_layer()
         rows = embedded.shape[0] if per_example else 1
         start = torch.zeros(rows, *additional_shape(model, deepest), device=embedded.device)
 

@@ -152,7 +152,8 @@ class PrefixObjective(nn.Module):
         """Next-token logits over the vocabulary, float32 ``(batch, vocabulary)``."""
         batch, embedded = prompts
         backbone = self._frozen[0].backbone
-        state = backbone.run_to_answer(embedded, 0, batch, learned.tensor)
+        hidden = learned.interact(embedded)
+        state = backbone.run_to_answer(hidden, 0, batch, learned.by_layer())
         return backbone.next_token_logits(state)
 
     def _minibatch(
@@ -163,7 +164,8 @@ class PrefixObjective(nn.Module):
         held = learned.detach()
 
         def losses(batch: TokenBatch, embedded: Tensor) -> Tensor:
-            state = backbone.run_to_answer(embedded, 0, batch, held.tensor)
+            hidden = held.interact(embedded)
+            state = backbone.run_to_answer(hidden, 0, batch, held.by_layer())
             scores = backbone.next_token_logits(state, prompter.label_tokens)
             repeats = len(scores) // len(labels)
             return nn.functional.cross_entropy(scores, labels.repeat(repeats), reduction="none")

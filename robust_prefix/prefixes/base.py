@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from robust_prefix.artifacts import load_tensors, save_tensors
 from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones.base import LayerPrefixes
 from robust_prefix.errors import ArtifactError
 from robust_prefix.tasks import Task
 
@@ -30,10 +32,16 @@ class Learned:
         soft_tokens: embeddings ``(tokens, hidden)``: of the virtual tokens that ``tensor`` was
             compiled from, then of those inside the template. None where keys and values are learned
             themselves.
+        layers: the numbers of the layers that have a prefix; of the others ``tensor`` counts for
+            nothing. All where None.
+        kernel: ``(width, hidden)`` that the prompt's embeddings are convolved with. None where they
+            are taken as they are.
     """
 
     tensor: Tensor
     soft_tokens: Tensor | None = None
+    layers: tuple[int, ...] | None = None
+    kernel: Tensor | None = None
 
     @classmethod
     def compiled(cls, backbone: CausalBackbone, soft_tokens: Tensor, length: int) -> Learned:
@@ -52,9 +60,29 @@ class Learned:
         """Number of virtual tokens before the text."""
         return self.tensor.shape[3]
 
+    def by_layer(self) -> LayerPrefixes:
+        """What the backbone takes: a layer without a prefix has one of length 0."""
+        if self.layers is None:
+            return self.tensor
+        return [
+            tensor if layer in self.layers else tensor[:, :, :0]
+            for layer, tensor in enumerate(self.tensor)
+        ]
+
+    def interact(self, embedded: Tensor) -> Tensor:
+        """What the first layer gets for a prompt's embeddings ``(batch, tokens, hidden)``."""
+        if self.kernel is None:
+            return embedded
+        width, tokens = len(self.kernel), embedded.shape[1]
+        padded = pad(embedded, (0, 0, width - 1, 0))
+        for back, weights in enumerate(self.kernel):
+            first = width - 1 - back
+            embedded = embedded + weights * padded[:, first : first + tokens]
+        return embedded
+
     def tensors(self) -> dict[str, Tensor]:
         """Those that are there, by the name they are stored under."""
-        named = {"prefix": self.tensor, "soft_tokens": self.soft_tokens}
+        named = {"prefix": self.tensor, "soft_tokens": self.soft_tokens, "kernel": self.kernel}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Learned:
@@ -67,7 +95,12 @@ class Learned:
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Learned:
         changed = {name: change(tensor) for name, tensor in self.tensors().items()}
-        return replace(self, tensor=changed["prefix"], soft_tokens=changed.get("soft_tokens"))
+        return replace(
+            self,
+            tensor=changed["prefix"],
+            soft_tokens=changed.get("soft_tokens"),
+            kernel=changed.get("kernel"),
+        )
 
 
 @dataclass(frozen=True)
@@ -79,7 +112,7 @@ class Prefix:
         base_model: the name the base model was loaded by.
         base_fingerprint: the base model's fingerprint.
         config: the settings that made it, as JSON values.
-        soft_tokens: see :class:`Learned`; float32.
+        soft_tokens, layers, kernel: see :class:`Learned`; float32.
     """
 
     tensor: Tensor
@@ -87,19 +120,27 @@ class Prefix:
     base_fingerprint: str
     config: Mapping[str, Any] = field(default_factory=dict)
     soft_tokens: Tensor | None = None
+    layers: tuple[int, ...] | None = None
+    kernel: Tensor | None = None
 
     @classmethod
     def of(cls, learned: Learned, backbone: CausalBackbone, config: Mapping[str, Any]) -> Prefix:
         """What was learned for ``backbone``, as a file holds it."""
         kept = learned.detach().to(torch.device("cpu"), torch.float32)
         return cls(
-            kept.tensor, backbone.name, backbone.fingerprint, config, soft_tokens=kept.soft_tokens
+            kept.tensor,
+            backbone.name,
+            backbone.fingerprint,
+            config,
+            soft_tokens=kept.soft_tokens,
+            layers=kept.layers,
+            kernel=kept.kernel,
         )
 
     @property
     def learned(self) -> Learned:
         """The tensors alone."""
-        return Learned(self.tensor, self.soft_tokens)
+        return Learned(self.tensor, self.soft_tokens, self.layers, self.kernel)
 
     @property
     def length(self) -> int:
@@ -110,8 +151,10 @@ class Prefix:
     def parameters(self) -> int:
         """How many numbers were learned, without what was dropped after training."""
         # Keys and values that soft tokens were compiled to were not learned themselves.
-        learned = self.tensor if self.soft_tokens is None else self.soft_tokens
-        return learned.numel()
+        if self.soft_tokens is not None:
+            return self.soft_tokens.numel()
+        kernel = 0 if self.kernel is None else self.kernel.numel()
+        return kernel + sum(tensor.numel() for tensor in self.learned.by_layer())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -119,6 +162,8 @@ class Prefix:
         digest = hashlib.sha256()
         for tensor in self.learned.tensors().values():
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        if self.layers is not None:
+            digest.update(repr(self.layers).encode())
         return digest.hexdigest()[:16]
 
     def check_base(self, backbone: CausalBackbone) -> None:
@@ -129,11 +174,12 @@ class Prefix:
                 f"expected a prefix of shape {expected} for {backbone.name}, got "
                 f"{tuple(self.tensor.shape)} trained on {self.base_model}"
             )
-        if self.soft_tokens is not None and self.soft_tokens.shape[1] != backbone.hidden_size:
-            raise ArtifactError(
-                f"expected soft tokens of {backbone.hidden_size} dimensions for {backbone.name}, "
-                f"got {self.soft_tokens.shape[1]} trained on {self.base_model}"
-            )
+        for rows in (self.soft_tokens, self.kernel):
+            if rows is not None and rows.shape[1] != backbone.hidden_size:
+                raise ArtifactError(
+                    f"expected soft tokens or a kernel of {backbone.hidden_size} dimensions for "
+                    f"{backbone.name}, got {rows.shape[1]} trained on {self.base_model}"
+                )
         if self.base_fingerprint != backbone.fingerprint:
             raise ArtifactError(
                 f"expected a prefix for {backbone.name} (fingerprint {backbone.fingerprint}), got "
@@ -158,11 +204,13 @@ class Prefix:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file."""
-        metadata = {
+        metadata: dict[str, Any] = {
             "base_model": self.base_model,
             "base_fingerprint": self.base_fingerprint,
             "config": dict(self.config),
         }
+        if self.layers is not None:
+            metadata["layers"] = list(self.layers)
         tensors = {name: tensor.float() for name, tensor in self.learned.tensors().items()}
         save_tensors(path, "prefix", tensors, metadata)
 
@@ -174,16 +222,16 @@ class Prefix:
             ArtifactError: the file is missing, damaged or not a prefix.
         """
         tensors, metadata = load_tensors(path, "prefix")
-        tensor, soft_tokens = tensors.get("prefix"), tensors.get("soft_tokens")
+        tensor, soft_tokens, kernel = map(tensors.get, ("prefix", "soft_tokens", "kernel"))
         if (
             tensor is None
             or tensor.dim() != 5
             or tensor.shape[1] != 2
-            or (soft_tokens is not None and soft_tokens.dim() != 2)
+            or any(rows is not None and rows.dim() != 2 for rows in (soft_tokens, kernel))
         ):
             raise ArtifactError(
                 "expected a tensor 'prefix' (layers, 2, kv_heads, length, head_dim) and, if any, "
-                f"'soft_tokens' (tokens, hidden) in {path}, "
+                f"'soft_tokens' (tokens, hidden) and 'kernel' (width, hidden) in {path}, "
                 f"got { ({name: tuple(t.shape) for name, t in tensors.items()}) }"
             )
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
@@ -195,6 +243,8 @@ class Prefix:
                 base_fingerprint=metadata["base_fingerprint"],
                 config=metadata["config"],
                 soft_tokens=soft_tokens,
+                layers=tuple(metadata["layers"]) if "layers" in metadata else None,
+                kernel=kernel,
             )
         except KeyError as error:
             raise ArtifactError(f"expected {error} in the metadata of {path}, got none") from None

@@ -1,14 +1,20 @@
-"""Real tokens for virtual ones to start from."""
+"""What virtual tokens start from: real tokens, or what training texts make of them."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.tasks import VIRTUAL, Task
+from robust_prefix.data import load_split, rows_as_fields
+from robust_prefix.errors import ConfigError
+from robust_prefix.tasks import VIRTUAL, Fields, Task
 
 FREQUENT = 5000
 """Vocabulary entries that count as frequent (Lester et al., EMNLP 2021, section 3.2)."""
+
+DEMONSTRATIONS = 32
+"""Of which the mean keys and values are taken."""
 
 
 def initial_tokens(
@@ -42,6 +48,46 @@ def frequent_tokens(backbone: CausalBackbone) -> list[int]:
     # The embedding matrix may be longer than the vocabulary, to be of a round size.
     size = min(len(tokenizer), len(backbone.embeddings))
     return [token for token in range(size) if token not in control][:FREQUENT]
+
+
+@torch.no_grad()
+def mean_activations(backbone: CausalBackbone, task: Task, length: int) -> Tensor:
+    """Mean keys and values of demonstrations, float32 ``(layers, 2, kv_heads, length, head_dim)``.
+
+    A demonstration is one training text of each class in turn, in its prompt and with its label
+    word behind it, of which the last tokens are taken, so many that together they are ``length``
+    tokens. The mean is over :data:`DEMONSTRATIONS` of them, made of the first texts of each class
+    in the train split; a class with fewer texts begins again with its first.
+
+    Raises:
+        ConfigError: a class has no training text.
+    """
+    classes = len(task.labels)
+    rows = load_split(task, "train")
+    total = torch.zeros(backbone.prefix_shape(length))
+    texts: list[list[Fields]] = [[] for _ in range(classes)]
+    for fields, label in zip(rows_as_fields(task, rows), rows["label"], strict=True):
+        if len(texts[label]) < DEMONSTRATIONS:
+            texts[label].append(fields)
+    if not all(texts):
+        missing = task.labels[texts.index([])]
+        raise ConfigError(
+            f"expected training texts of every class for init=activations, got none of {missing!r}"
+        )
+    for number in range(DEMONSTRATIONS):
+        tokens: list[int] = []
+        for label, word in enumerate(task.label_words):
+            [row] = backbone.tokenize([task.render(texts[label][number % len(texts[label])])])
+            share = length * (label + 1) // classes - length * label // classes
+            tokens += [*row, backbone.word_token(word)][-share:] if share else []
+        tokens = tokens if len(tokens) == length else _filled(tokens, length)
+        total += backbone.compile(backbone.embeddings[tokens]).float().cpu()
+    return total / DEMONSTRATIONS
+
+
+def _filled(tokens: list[int], length: int) -> list[int]:
+    """``tokens`` over and over, ``length`` of them: prompts may be shorter than their share."""
+    return (tokens * -(-length // len(tokens)))[:length]
 
 
 def _drawn(tokens: list[int], count: int) -> list[int]:

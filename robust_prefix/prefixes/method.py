@@ -22,6 +22,10 @@ class Trainable(nn.Module, ABC):
     def forward(self, backbone: CausalBackbone) -> Learned:
         """What the model's passes take, with gradients to the parameters."""
 
+    def notes(self) -> dict[str, Any]:
+        """What is worth knowing of the parameters beside what they yield, as JSON values."""
+        return {}
+
 
 class Method(ABC, Generic[Config]):
     """Base of all methods.
@@ -69,7 +73,7 @@ class Method(ABC, Generic[Config]):
                 "expected a method that learns embeddings (prompt-tuning, p-tuning) for the "
                 f"virtual tokens in the template of task {task.name!r}, got {self.name!r}"
             )
-        if length + inside == 0:
+        if self.in_template and length + inside == 0:
             raise ConfigError(
                 f"expected virtual tokens for {self.name}, got length=0 and none in the template "
                 f"of task {task.name!r}; write {{prompt:3}} into it, or raise the length"

@@ -192,19 +192,20 @@ class PrefixModel:
         self.prefix = prefix
         self.prompter = Prompter(backbone, task)
         # The layers compute in the backbone's type; casting once spares every pass from it.
-        learned = prefix.learned.to(backbone.device, backbone.dtype)
-        self.prefix_tensor = learned.tensor
+        self.learned = prefix.learned.to(backbone.device, backbone.dtype)
+        self.prefix_tensor = self.learned.by_layer()
         self.beginnings = Beginnings()
-        self.inner_tokens = learned.inner_tokens
 
     def pad(self, encoded: Encoded) -> Inputs:
         """The texts as one padded batch."""
         batch = self.backbone.pad(encoded.rows)
-        return Inputs(encoded.texts, batch, self.embed(batch, self.prefix.length))
+        embedded = self.embed(batch, self.prefix.length)
+        return Inputs(encoded.texts, batch, self.learned.interact(embedded))
 
     def embed(self, batch: TokenBatch, past: int | Tensor) -> Tensor:
-        """States before the first layer, see ``CausalBackbone.embed``."""
-        return self.backbone.embed(batch, past, self.inner_tokens)
+        """Embeddings, see ``CausalBackbone.embed``; the first layer gets what the prefix's
+        ``interact`` makes of them."""
+        return self.backbone.embed(batch, past, self.learned.inner_tokens)
 
     def label_logits(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
         """Class scores from states after the last layer: float32 ``(batch, classes)``."""

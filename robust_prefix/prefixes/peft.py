@@ -137,6 +137,16 @@ def write_peft(prefix: Prefix, folder: str | Path) -> dict[str, Any]:
             "expected virtual tokens before the prompt alone, which is where PEFT puts them, got "
             f"{len(prefix.learned.inner_tokens)} inside it; train on a template without them"
         )
+    if prefix.kernel is not None:
+        raise ConfigError(
+            "expected a prefix or virtual tokens for PEFT, got a kernel that the embeddings are "
+            "convolved with; PEFT has no such method"
+        )
+    if prefix.layers is not None:
+        raise ConfigError(
+            "expected a prefix in every layer, as PEFT has it, got one in the layers "
+            f"{prefix.layers}; train one in all"
+        )
     if soft_tokens is None:
         kind = "PREFIX_TUNING"
         embeddings = prefix.tensor.permute(3, 0, 1, 2, 4).reshape(length, -1)

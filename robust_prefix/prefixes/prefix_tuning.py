@@ -10,33 +10,48 @@ import torch
 from torch import Tensor, nn
 
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.configs import PrefixTuningConfig
+from robust_prefix.configs import GatedPrefixConfig, PrefixTuningConfig
+from robust_prefix.errors import ConfigError
 from robust_prefix.prefixes.base import Learned, Prefix
-from robust_prefix.prefixes.initial import initial_tokens
+from robust_prefix.prefixes.initial import initial_tokens, mean_activations
 from robust_prefix.prefixes.method import Method, Trainable
 from robust_prefix.tasks import Task
 
 
 class DirectPrefix(Trainable):
-    """The prefix tensor as the parameter."""
+    """The prefix tensor as the parameter.
 
-    def __init__(self, start: Tensor) -> None:
+    Args:
+        start: ``(layers, 2, kv_heads, length, head_dim)``.
+        layers: those that have a prefix; all where None.
+    """
+
+    def __init__(self, start: Tensor, layers: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.tensor = nn.Parameter(start.clone())
+        self.layers = layers
+        self.num_layers = len(start)
+        self.tensor = nn.Parameter(_at(start, layers).clone())
 
     def forward(self, backbone: CausalBackbone) -> Learned:
-        return Learned(self.tensor)
+        return Learned(_spread(self.tensor, self.layers, self.num_layers), layers=self.layers)
 
 
 class MLPPrefix(Trainable):
-    """An MLP over an embedding of the virtual tokens; its output is added to the start tensor."""
+    """An MLP over an embedding of the virtual tokens; its output is added to the start tensor.
 
-    def __init__(self, start: Tensor, width: int) -> None:
+    Args:
+        start, layers: see :class:`DirectPrefix`.
+        width: of the hidden layer.
+    """
+
+    def __init__(self, start: Tensor, width: int, layers: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        layers, two, heads, length, head_dim = start.shape
-        self.register_buffer("start", start.clone())
+        self.layers = layers
+        self.num_layers = len(start)
+        self.register_buffer("start", _at(start, layers).clone())
+        chosen, two, heads, length, head_dim = self.get_buffer("start").shape
         self.embedding = nn.Parameter(torch.randn(length, width) * 0.02)
-        output = nn.Linear(width, layers * two * heads * head_dim)
+        output = nn.Linear(width, chosen * two * heads * head_dim)
         nn.init.zeros_(output.weight)
         nn.init.zeros_(output.bias)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.Tanh(), output)
@@ -45,11 +60,12 @@ class MLPPrefix(Trainable):
         start = self.get_buffer("start")
         layers, two, heads, length, head_dim = start.shape
         change = self.mlp(self.embedding).view(length, layers, two, heads, head_dim)
-        return Learned(start + change.permute(1, 2, 3, 0, 4))
+        tensor = start + change.permute(1, 2, 3, 0, 4)
+        return Learned(_spread(tensor, self.layers, self.num_layers), layers=self.layers)
 
 
 class PrefixTuning(Method[PrefixTuningConfig]):
-    """Keys and values in every layer."""
+    """Keys and values in every layer, or in chosen ones."""
 
     name = "prefix-tuning"
     paper = "Li & Liang 2021"
@@ -58,11 +74,19 @@ class PrefixTuning(Method[PrefixTuningConfig]):
     config_type = PrefixTuningConfig
 
     def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
+        layers = chosen_layers(self.config.layers, backbone)
+        if start is not None and start.layers != layers:
+            raise ConfigError(
+                f"expected a prefix in the layers {self.config.layers!r} to start from, got one in "
+                f"{'all' if start.layers is None else start.layers}; ask for these"
+            )
         tensor = start.tensor if start is not None else initial_prefix(backbone, task, self.config)
-        return build_parameters(tensor, self.config)
+        return build_parameters(tensor, self.config, layers)
 
 
-def initial_prefix(backbone: CausalBackbone, task: Task, config: PrefixTuningConfig) -> Tensor:
+def initial_prefix(
+    backbone: CausalBackbone, task: Task, config: PrefixTuningConfig | GatedPrefixConfig
+) -> Tensor:
     """Where training starts: float32 ``(layers, 2, kv_heads, length, head_dim)``.
 
     Keys and values of real tokens make training start from a model that works; from noise it takes
@@ -70,13 +94,48 @@ def initial_prefix(backbone: CausalBackbone, task: Task, config: PrefixTuningCon
     """
     if config.init == "random":
         return torch.randn(backbone.prefix_shape(config.length)) * 0.02
+    if config.init == "activations":
+        return mean_activations(backbone, task, config.length)
     tokens = initial_tokens(backbone, task, config.init, config.length, config.init_text)
     with torch.no_grad():
         return backbone.compile(backbone.embeddings[tokens]).float().cpu()
 
 
-def build_parameters(start: Tensor, config: PrefixTuningConfig) -> DirectPrefix | MLPPrefix:
+def build_parameters(
+    start: Tensor, config: PrefixTuningConfig, layers: tuple[int, ...] | None = None
+) -> DirectPrefix | MLPPrefix:
     """The trainable module for a start tensor."""
     if config.reparameterization == "mlp":
-        return MLPPrefix(start, config.mlp_width)
-    return DirectPrefix(start)
+        return MLPPrefix(start, config.mlp_width, layers)
+    return DirectPrefix(start, layers)
+
+
+def chosen_layers(text: str, backbone: CausalBackbone) -> tuple[int, ...] | None:
+    """The layers that ``PrefixTuningConfig.layers`` names, in order; None for all.
+
+    Raises:
+        ConfigError: the model has no such layer.
+    """
+    if text == "all":
+        return None
+    found: set[int] = set()
+    for part in text.split("/"):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    if not found or max(found) >= backbone.num_layers:
+        raise ConfigError(
+            f"expected layers of 0 to {backbone.num_layers - 1} for {backbone.name}, got {text!r}"
+        )
+    return None if len(found) == backbone.num_layers else tuple(sorted(found))
+
+
+def _at(tensor: Tensor, layers: tuple[int, ...] | None) -> Tensor:
+    return tensor if layers is None else tensor[list(layers)]
+
+
+def _spread(tensor: Tensor, layers: tuple[int, ...] | None, num_layers: int) -> Tensor:
+    """A tensor of ``layers`` alone among zeros, ``(num_layers, ...)``."""
+    if layers is None:
+        return tensor
+    zeros = torch.zeros(num_layers, *tensor.shape[1:], dtype=tensor.dtype, device=tensor.device)
+    return zeros.index_copy(0, torch.tensor(layers, device=tensor.device), tensor)

@@ -50,11 +50,13 @@ class Beginnings:
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         return iter(list(self._kept))
 
-    def keys_and_values(self, model: PrefixModel, tokens: tuple[int, ...]) -> Tensor:
+    def keys_and_values(
+        self, model: PrefixModel, tokens: tuple[int, ...], prefix: Tensor
+    ) -> Tensor:
         """``(layers, 2, kv_heads, tokens, head_dim)``, computed where they are not known."""
         if tokens not in self._kept:
             hidden = model.embed(model.backbone.pad([tokens]), model.prefix.length)
-            self._kept[tokens] = model.backbone.record(hidden, model.prefix_tensor)[:, 0]
+            self._kept[tokens] = model.backbone.record(hidden, prefix)[:, 0]
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(tokens)
@@ -73,25 +75,29 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
     """
     rows = list(dict.fromkeys(encoded.rows))
     scores = torch.empty(len(rows), len(model.task.labels))
-    first, shared = shared_beginning(rows, tuple(model.beginnings))
-    rests = [row[count:] for row, count in zip(rows, shared, strict=True)]
     prefix, length = model.prefix_tensor, model.prefix.length
+    first: tuple[int, ...] = ()
+    shared = [0] * len(rows)
     passes = model.backbone.passes
-    if first:
-        new = first not in tuple(model.beginnings)
-        before = passes.forward
-        known = model.beginnings.keys_and_values(model, first)
-        prefix = torch.cat([prefix, known[:, :, :, : max(shared)]], dim=3)
-        # What was run of each text, instead of whole texts.
-        part = sum(len(rest) / len(row) for rest, row in zip(rests, rows, strict=True))
-        ran = before + part + new * len(first) / max(map(len, rows))
+    ran = 0.0
+    # In a layer without a prefix a beginning would stand elsewhere; a kernel reaches back into it.
+    if isinstance(prefix, Tensor) and model.learned.kernel is None:
+        first, shared = shared_beginning(rows, tuple(model.beginnings))
+        if first:
+            new, before = first not in tuple(model.beginnings), passes.forward
+            known = model.beginnings.keys_and_values(model, first, prefix)
+            prefix = torch.cat([prefix, known[:, :, :, : max(shared)]], dim=3)
+            # What was run of each text, instead of whole texts.
+            part = sum(1 - count / len(row) for count, row in zip(shared, rows, strict=True))
+            ran = before + part + new * len(first) / max(map(len, rows))
+    rests = [row[count:] for row, count in zip(rows, shared, strict=True)]
     for batch in token_batches([len(rest) for rest in rests], batch_size * _TOKENS_A_TEXT):
         tokens = model.backbone.pad([rests[index] for index in batch])
         seen = None
         if first:
             seen = torch.tensor([shared[index] for index in batch], device=tokens.ids.device)
             seen = seen + length
-        hidden = model.embed(tokens, length if seen is None else seen)
+        hidden = model.learned.interact(model.embed(tokens, length if seen is None else seen))
         scores[batch] = model.run_to_logits(tokens, hidden, 0, prefix, seen).cpu()
     if first:
         passes.forward = ran

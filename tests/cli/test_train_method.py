@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from robust_prefix.lengths import LENGTHS_FILE, LengthCurve
 from robust_prefix.prefixes import METHODS
 from robust_prefix.runs import Run
 
@@ -44,6 +45,17 @@ def test_a_method_is_trained_and_gone_on_with(
             id="a setting of another method",
         ),
         pytest.param(("--length", "0"), "a valid length for prefix-tuning", id="length"),
+        pytest.param(("--length", "some"), "a valid length for prefix-tuning", id="no number"),
+        pytest.param(
+            ("--length", "auto", "--start", "zoo:sst2-smollm2-135m"),
+            "--length auto or --start, got both",
+            id="auto and start",
+        ),
+        pytest.param(
+            ("--length", "auto", "--method", "conv-prompt"),
+            "a method with a length to choose, got 'conv-prompt'",
+            id="no length",
+        ),
         pytest.param(("--method", "prefix-tuning(init=zero)"), "a valid init", id="init"),
     ],
 )
@@ -58,6 +70,26 @@ def test_bad_methods_are_found_before_training(
     common = ("--model", model_dir, "--data-dir", data_dir, *FLOAT32)
     assert message in refused("train", "--out", tmp_path / "run", *common, *arguments)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_length_is_chosen_on_dev(
+    cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
+) -> None:
+    (tmp_path / "own.toml").write_text(
+        'name = "own"\ncolumns = ["text"]\nlabels = ["a", "b"]\n'
+        'label_words = [" no", " yes"]\ntemplate = "{text} is it good ?"\nmax_tokens = 250\n'
+        '[splits]\ntrain = "sst2/train.csv"\ndev = "sst2/dev.csv"\n'
+    )
+    common = ("--model", model_dir, "--data-dir", data_dir, *FLOAT32, "--epochs", 0.5)
+    more = ("--task", tmp_path / "own.toml", "--method", "prompt-tuning", "--length", "auto")
+    result = cli("train", "--out", tmp_path / "run", *common, *more)
+    assert result.exit_code == 0, result.stderr
+    curve = LengthCurve.load(tmp_path / "run" / LENGTHS_FILE)
+    assert [point.length for point in curve.points] == [1, 2, 5]  # 6 positions are free
+    run = Run.load(tmp_path / "run")
+    assert run.prefix.length == curve.chosen
+    assert f"{curve.chosen * 32} trained parameters" in " ".join(result.stderr.split())
+    assert not (tmp_path / "run" / "lengths").exists()
 
 
 def test_methods_are_listed(cli: Cli) -> None:

@@ -26,7 +26,10 @@ from robust_prefix.training import train_prefix
 PLAIN = "{text} is this review negative or positive ?"
 SPECS = {
     "prefix-tuning(length=4)": PLAIN,
-    "prefix-tuning(length=4, reparameterization=mlp, mlp_width=16)": PLAIN,
+    "prefix-tuning(length=4, layers=1-2, reparameterization=mlp, mlp_width=16)": PLAIN,
+    "gated-prefix(length=4, init=activations)": PLAIN,
+    "gated-prefix(length=4, gate=token, gated=both)": PLAIN,
+    "conv-prompt(width=3)": PLAIN,
     "prompt-tuning(length=4)": PLAIN,
     "prompt-tuning(length=0)": "{text} is it{prompt:3} good ?{prompt:1}",
     "p-tuning(length=4, encoder_width=16)": PLAIN,
@@ -34,7 +37,7 @@ SPECS = {
 }
 """Methods and the template of the task they are trained on."""
 TEXTS = ["the film is good and warm", "the plot is dull", "a story"]
-SHORT = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.02, evaluations_per_epoch=4)
+SHORT = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.02, evaluations_per_epoch=2)
 
 
 def config_of(spec: str) -> MethodConfig:
@@ -75,14 +78,15 @@ def test_training_changes_what_is_learned_and_counts_it(
         before = method.trainable(backbone, task)(backbone)
     for name, tensor in prefix.learned.tensors().items():
         assert tensor.dtype == torch.float32
-        if tensor.numel():  # no keys and values where all virtual tokens are inside the template
+        if tensor.numel():  # no keys and values where nothing stands before the prompt
             assert (tensor - before.tensors()[name]).abs().max() > 1e-3
     sizes = {
-        "layers": backbone.num_layers,
+        "layers": backbone.num_layers if prefix.layers is None else len(prefix.layers),
         "kv_heads": backbone.kv_heads,
         "head_dim": backbone.head_dim,
         "hidden": backbone.hidden_size,
-        "length": method.config.length + sum(task.virtual_tokens),
+        "length": method.length(task) + task.virtual_tokens[1],
+        "width": len(prefix.kernel) if prefix.kernel is not None else 0,
     }
     kept = 1
     for factor in method.formula.split(" * "):
@@ -234,7 +238,7 @@ def test_soft_tokens_of_another_size_are_refused(backbone: CausalBackbone, prefi
     wrong = Prefix(
         prefix.tensor, backbone.name, backbone.fingerprint, soft_tokens=torch.zeros(4, 31)
     )
-    with pytest.raises(ArtifactError, match="soft tokens of 32 dimensions for tiny-llama, got 31"):
+    with pytest.raises(ArtifactError, match="32 dimensions for tiny-llama, got 31"):
         wrong.check_base(backbone)
 
 
