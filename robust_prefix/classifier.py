@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robust_prefix.backbones import CausalBackbone, load_backbone
+from robust_prefix.certification import Certificate, CertifyConfig, certify
 from robust_prefix.defenses import Defense, NoDefense, build_defense
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.runs import Run
+from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Task
@@ -126,6 +128,22 @@ class PrefixClassifier:
             )
             for row, cut in zip(probabilities, truncated, strict=True)
         ]
+
+    def certify(
+        self, texts: Sequence[Text], batch_size: int = 32, **settings: Any
+    ) -> list[Certificate]:
+        """How many words of each text may change before its answer does, for certain.
+
+        Args:
+            settings: see :class:`robust_prefix.certification.CertifyConfig`.
+
+        Raises:
+            ConfigError: the defence has no ``masked-vote``, or is not certified; or a setting is
+                unknown.
+        """
+        fields = [self.task.fields(text, position) for position, text in enumerate(texts)]
+        config = build_config(CertifyConfig, settings, "certify")
+        return list(certify(self.model, self.defense, fields, config, batch_size))
 
     def gradients(
         self, texts: Sequence[Text], labels: Sequence[int], through: Through = "fixed"

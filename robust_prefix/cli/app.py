@@ -7,6 +7,7 @@ import typer
 from robust_prefix.cli import (
     attack,
     benchmark,
+    certify,
     demo,
     fit_subspaces,
     fit_synonyms,
@@ -33,6 +34,7 @@ app.command("export-peft")(peft.export_peft)
 app.command("predict")(predict.predict)
 app.command("attack")(attack.attack)
 app.command("benchmark")(benchmark.benchmark)
+app.command("certify")(certify.certify_run)
 app.command("report")(report.report)
 app.command("list")(listing.list_names)
 

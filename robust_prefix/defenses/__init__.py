@@ -6,6 +6,7 @@ from typing import Any
 
 from robust_prefix.defenses.base import Defense, Fitted, NoDefense
 from robust_prefix.defenses.gate import Gate
+from robust_prefix.defenses.masked_vote import MaskedVote
 from robust_prefix.defenses.normalize import Normalize
 from robust_prefix.defenses.projection import Projection
 from robust_prefix.defenses.random_prefix import RandomPrefix
@@ -22,7 +23,7 @@ DEFENSES: dict[str, type[Defense[Any]]] = {
     defense.name: defense
     for defense in (
         *(NoDefense, RobustPrefix, RandomPrefix, Projection),
-        *(Normalize, Synonyms, Gate),
+        *(Normalize, Synonyms, MaskedVote, Gate),
     )
 }
 
@@ -30,6 +31,7 @@ __all__ = [
     "DEFENSES",
     "Defense",
     "Gate",
+    "MaskedVote",
     "NoDefense",
     "Normalize",
     "Projection",
