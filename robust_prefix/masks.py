@@ -24,8 +24,12 @@ Masks = NDArray[np.bool_]
 
 Layout = Literal["scattered", "blocks"]
 
-NOTHING = "_"
-"""How a column of which no word is left reads: not empty, and the same whatever was there."""
+STAND_IN = "_"
+"""What a masked word reads as where users name nothing else. So reads a column of which no word is
+left: it is not empty, and the same whatever was there."""
+
+DROP = "none"
+"""How users name the stand-in that is none: masked words are left out."""
 
 _WORD = re.compile(r"\S+")
 
@@ -151,7 +155,7 @@ def mask_column(text: str, shown: Sequence[bool] | NDArray[np.bool_], stand_in: 
         read.append(text[start:end] if kept else stand_in)
         origin += range(start, end) if kept else [-1] * len(stand_in)
     if not read:
-        return MaskedText(NOTHING, (-1,) * len(NOTHING))
+        return MaskedText(STAND_IN, (-1,) * len(STAND_IN))
     return MaskedText("".join(read), tuple(origin))
 
 

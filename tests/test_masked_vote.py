@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -196,10 +199,23 @@ def test_the_control_of_what_is_inside_is_measured_on_copies(
 LABELS = [1, 0, 1, 0]
 
 
+@contextmanager
+def moved(model: PrefixModel, token: int, change: torch.Tensor) -> Iterator[None]:
+    """One token's embedding is another for a while."""
+    matrix = model.backbone.model.get_input_embeddings().weight
+    before = matrix[token].clone()
+    with torch.no_grad():
+        matrix[token] += change
+        try:
+            yield
+        finally:
+            matrix[token] = before
+
+
 @pytest.mark.parametrize("combine", ["vote", "mean"])
 @pytest.mark.parametrize("words", ["good cast", "plot , weak"])
 def test_gradients_are_the_slope_of_the_loss_at_a_word(
-    model: PrefixModel, combine: str, words: str, monkeypatch: pytest.MonkeyPatch
+    model: PrefixModel, combine: str, words: str
 ) -> None:
     """A word that occurs once is moved in every copy that shows it, and nowhere else."""
     text: Fields = ("the film is good and the cast is warm , the plot dull but not weak",)
@@ -218,16 +234,7 @@ def test_gradients_are_the_slope_of_the_loss_at_a_word(
             direction = gradient / gradient.norm()
             losses = []
             for step in (2e-3, -2e-3):
-                with monkeypatch.context() as patch:
-                    original = model.backbone.embed
-
-                    def moved(
-                        batch: object, length: int, step: float = step, token: int = token
-                    ) -> torch.Tensor:
-                        hidden = original(batch, length)  # noqa: B023
-                        return hidden + step * direction * (batch.ids == token)[..., None]  # type: ignore[attr-defined] # noqa: B023
-
-                    patch.setattr(model.backbone, "embed", moved)
+                with moved(model, token, step * direction):
                     scores = defense.logits(model, [text]).double()
                 losses.append(cross_entropy(scores, torch.tensor([label])).item())
             slope = (losses[0] - losses[1]) / 4e-3

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robust_prefix.masks import (
-    NOTHING,
+    STAND_IN,
     Layout,
     balanced_masks,
     count_words,
@@ -95,7 +95,7 @@ TEXT = " a  gorgeous, witty\tfilm"
         pytest.param([0, 1, 0, 1], "_", "_ gorgeous, _ film", id="stand-in"),
         pytest.param([0, 1, 0, 1], "", "gorgeous, film", id="left out"),
         pytest.param([0, 0, 0, 0], "...", "... ... ... ...", id="none shown"),
-        pytest.param([0, 0, 0, 0], "", NOTHING, id="nothing left"),
+        pytest.param([0, 0, 0, 0], "", STAND_IN, id="nothing left"),
     ],
 )
 def test_a_masked_text(shown: list[int], stand_in: str, expected: str) -> None:

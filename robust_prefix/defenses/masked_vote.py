@@ -22,6 +22,8 @@ from torch import Tensor
 from robust_prefix.defenses.wrapping import WrappingDefense
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.masks import (
+    DROP,
+    STAND_IN,
     Layout,
     MaskedText,
     Masks,
@@ -32,9 +34,6 @@ from robust_prefix.masks import (
 )
 from robust_prefix.prefixes import PrefixModel
 from robust_prefix.tasks import Fields
-
-DROP = "none"
-"""The stand-in that is no stand-in: masked words are left out."""
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
@@ -58,7 +57,7 @@ class MaskedVoteConfig:
 
     copies: int = Field(default=5, ge=1, le=10_000)
     mask: float = Field(default=0.8, ge=0, lt=1)
-    stand_in: str = Field(default="_", pattern=r"^[^\s,()=]+$")
+    stand_in: str = Field(default=STAND_IN, pattern=r"^[^\s,()=]+$")
     combine: Literal["vote", "mean"] = "vote"
     layout: Layout = "scattered"
     draw: Literal["length", "text"] = "length"
