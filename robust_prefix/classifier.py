@@ -51,6 +51,7 @@ class PrefixClassifier:
         defense: none where not given.
         subspaces: kept for :meth:`save_pretrained`; the defence's own where not given.
         synonyms: clusters, kept for :meth:`save_pretrained`.
+        members: other prefixes of an ensemble, kept for :meth:`save_pretrained`.
         measurements: what is known of the prefix, kept for :meth:`save_pretrained`.
 
     Raises:
@@ -66,12 +67,14 @@ class PrefixClassifier:
         subspaces: Subspaces | None = None,
         measurements: Mapping[str, Any] | None = None,
         synonyms: SynonymClusters | None = None,
+        members: tuple[Prefix, ...] = (),
     ) -> None:
         self.model = PrefixModel(backbone, task, prefix)
         self.defense = defense if defense is not None else NoDefense()
         self.subspaces = subspaces if subspaces is not None else self.defense.subspaces
         self.measurements = dict(measurements or {})
         self.synonyms = synonyms
+        self.members = members
 
     @property
     def task(self) -> Task:
@@ -88,6 +91,7 @@ class PrefixClassifier:
             self.subspaces,
             self.measurements,
             self.synonyms,
+            self.members,
         )
 
     def logits(self, texts: Sequence[Text], batch_size: int = 32) -> Tensor:
@@ -188,6 +192,7 @@ class PrefixClassifier:
             synonyms=self.synonyms,
             defense=self.defense.spec,
             measurements=self.measurements,
+            members=self.members,
         ).save(folder)
 
     @classmethod
@@ -214,7 +219,7 @@ class PrefixClassifier:
         run = Run.load(name, data_dir)
         if isinstance(defense, str):
             spec = run.defense if defense == "default" else defense
-            defense = build_defense(spec, run.subspaces, run.synonyms)
+            defense = build_defense(spec, run.subspaces, run.synonyms, run.members)
         if backbone is None:
             backbone = load_backbone(run.prefix.base_model, device=device, dtype=dtype)
         return cls(
@@ -225,4 +230,5 @@ class PrefixClassifier:
             run.subspaces,
             run.measurements,
             run.synonyms,
+            run.members,
         )

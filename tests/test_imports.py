@@ -25,7 +25,7 @@ FLOORS = (
     {"subspaces", "synonyms", "masks", "certificates", "objectives"},
     {"training", "activations", "fitting"},
     {"defenses", "runs"},
-    {"classifier", "certification"},
+    {"classifier", "certification", "ensembling"},
     {"evaluation"},
     {"zoo"},
     {"__init__"},  # the facade: `from robust_prefix import PrefixClassifier`

@@ -9,6 +9,7 @@ from robust_prefix.cli import (
     benchmark,
     certify,
     demo,
+    ensemble,
     fit_subspaces,
     fit_synonyms,
     listing,
@@ -31,6 +32,7 @@ app.command("fit-subspaces")(fit_subspaces.fit)
 app.command("fit-synonyms")(fit_synonyms.fit)
 app.command("import-peft")(peft.import_peft)
 app.command("export-peft")(peft.export_peft)
+app.command("ensemble")(ensemble.ensemble)
 app.command("predict")(predict.predict)
 app.command("attack")(attack.attack)
 app.command("benchmark")(benchmark.benchmark)

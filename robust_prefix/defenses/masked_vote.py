@@ -19,6 +19,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
+from robust_prefix.defenses.voting import Combine, combined, votes
 from robust_prefix.defenses.wrapping import WrappingDefense
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.masks import (
@@ -58,7 +59,7 @@ class MaskedVoteConfig:
     copies: int = Field(default=5, ge=1, le=10_000)
     mask: float = Field(default=0.8, ge=0, lt=1)
     stand_in: str = Field(default=STAND_IN, pattern=r"^[^\s,()=]+$")
-    combine: Literal["vote", "mean"] = "vote"
+    combine: Combine = "vote"
     layout: Layout = "scattered"
     draw: Literal["length", "text"] = "length"
     columns: Literal["all", "last"] = "all"
@@ -118,17 +119,8 @@ class MaskedVote(WrappingDefense[MaskedVoteConfig]):
         return [scores[[place[copy] for copy in each]] for each in copies]
 
     def combined(self, answers: Tensor) -> Tensor:
-        """The log-probabilities that copies' scores ``(copies, classes)`` come to.
-
-        Returns:
-            float32 ``(classes,)``; summed in float64, for what is left of a class that no copy
-            takes for likely is far below float32.
-        """
-        probabilities = answers.double().softmax(-1)
-        total = probabilities.mean(0)
-        if self.config.combine == "vote":
-            total = (total + _votes(answers).sum(0)) / (len(answers) + 1)
-        return total.clamp_min(torch.finfo(torch.float64).tiny).log().float()
+        """The scores ``(classes,)`` that copies' scores ``(copies, classes)`` come to."""
+        return combined(answers, self.config.combine)
 
     def ballots(self, answers: Tensor) -> np.ndarray:
         """What each copy gives to each class: one vote, or for ``mean`` its probabilities.
@@ -137,7 +129,7 @@ class MaskedVote(WrappingDefense[MaskedVoteConfig]):
             float64 ``(copies, classes)``.
         """
         voted = self.config.combine == "vote"
-        return (_votes(answers) if voted else answers.double().softmax(-1)).numpy()
+        return (votes(answers) if voted else answers.double().softmax(-1)).numpy()
 
     def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
         scores = torch.empty(len(texts), len(model.task.labels))
@@ -192,10 +184,10 @@ class MaskedVote(WrappingDefense[MaskedVoteConfig]):
         ``p_i / (copies * (votes + mean p_i))`` times that of ``L_i``.
         """
         probabilities = answers.double().softmax(-1)[:, label]
-        votes = _votes(answers)[:, label].sum() if self.config.combine == "vote" else 0
+        counted = votes(answers)[:, label].sum() if self.config.combine == "vote" else 0
         # where every copy finds the label impossible they still have slopes, and equal weight
         probabilities = probabilities.clamp_min(1e-300)
-        weights = probabilities / (len(answers) * (votes + probabilities.mean()))
+        weights = probabilities / (len(answers) * (counted + probabilities.mean()))
         tokens = model.prompter.encode([fields]).rows[0]
         spans = model.prompter.spans(fields)
         token_at = {
@@ -214,11 +206,6 @@ class MaskedVote(WrappingDefense[MaskedVoteConfig]):
                     gradient[token] += weight * row
         loss = -float(self.combined(answers)[label])
         return TokenGradients(tokens=tokens, spans=spans, gradient=gradient, loss=loss)
-
-
-def _votes(answers: Tensor) -> Tensor:
-    """One vote a copy ``(copies, classes)``."""
-    return torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).double()
 
 
 def _texts(copy: Sequence[MaskedText]) -> Fields:

@@ -319,7 +319,7 @@ def test_every_command_has_help_and_the_common_options(cli: Cli) -> None:
     names = {command.name for command in app.registered_commands}
     assert names == {
         *("demo", "train", "fit-subspaces", "fit-synonyms", "predict", "attack", "benchmark"),
-        *("certify", "import-peft", "export-peft", "report", "list"),
+        *("certify", "ensemble", "import-peft", "export-peft", "report", "list"),
     }
     for name in ("demo", "train", "fit-subspaces", "predict", "attack", "benchmark", "certify"):
         shown = cli(name, "--help")
