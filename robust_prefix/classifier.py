@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robust_prefix.backbones import CausalBackbone, load_backbone
+from robust_prefix.certification import Certificate, CertifyConfig, certify
 from robust_prefix.defenses import Defense, NoDefense, build_defense
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.runs import Run
+from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Task
@@ -49,6 +51,7 @@ class PrefixClassifier:
         defense: none where not given.
         subspaces: kept for :meth:`save_pretrained`; the defence's own where not given.
         synonyms: clusters, kept for :meth:`save_pretrained`.
+        members: other prefixes of an ensemble, kept for :meth:`save_pretrained`.
         measurements: what is known of the prefix, kept for :meth:`save_pretrained`.
 
     Raises:
@@ -64,12 +67,14 @@ class PrefixClassifier:
         subspaces: Subspaces | None = None,
         measurements: Mapping[str, Any] | None = None,
         synonyms: SynonymClusters | None = None,
+        members: tuple[Prefix, ...] = (),
     ) -> None:
         self.model = PrefixModel(backbone, task, prefix)
         self.defense = defense if defense is not None else NoDefense()
         self.subspaces = subspaces if subspaces is not None else self.defense.subspaces
         self.measurements = dict(measurements or {})
         self.synonyms = synonyms
+        self.members = members
 
     @property
     def task(self) -> Task:
@@ -86,6 +91,7 @@ class PrefixClassifier:
             self.subspaces,
             self.measurements,
             self.synonyms,
+            self.members,
         )
 
     def logits(self, texts: Sequence[Text], batch_size: int = 32) -> Tensor:
@@ -126,6 +132,22 @@ class PrefixClassifier:
             )
             for row, cut in zip(probabilities, truncated, strict=True)
         ]
+
+    def certify(
+        self, texts: Sequence[Text], batch_size: int = 32, **settings: Any
+    ) -> list[Certificate]:
+        """How many words of each text may change before its answer does, for certain.
+
+        Args:
+            settings: see :class:`robust_prefix.certification.CertifyConfig`.
+
+        Raises:
+            ConfigError: the defence has no ``masked-vote``, or is not certified; or a setting is
+                unknown.
+        """
+        fields = [self.task.fields(text, position) for position, text in enumerate(texts)]
+        config = build_config(CertifyConfig, settings, "certify")
+        return list(certify(self.model, self.defense, fields, config, batch_size))
 
     def gradients(
         self, texts: Sequence[Text], labels: Sequence[int], through: Through = "fixed"
@@ -178,6 +200,7 @@ class PrefixClassifier:
             synonyms=self.synonyms,
             defense=self.defense.spec,
             measurements=self.measurements,
+            members=self.members,
         ).save(folder)
 
     @classmethod
@@ -204,7 +227,7 @@ class PrefixClassifier:
         run = Run.load(name, data_dir)
         if isinstance(defense, str):
             spec = run.defense if defense == "default" else defense
-            defense = build_defense(spec, run.subspaces, run.synonyms)
+            defense = build_defense(spec, run.subspaces, run.synonyms, run.members)
         if backbone is None:
             backbone = load_backbone(run.prefix.base_model, device=device, dtype=dtype)
         return cls(
@@ -215,4 +238,5 @@ class PrefixClassifier:
             run.subspaces,
             run.measurements,
             run.synonyms,
+            run.members,
         )

@@ -1,8 +1,8 @@
 """A run directory: what training and fitting leave behind, and what everything else starts from.
 
 ``run.json`` (task, base model, default defence, measurements), ``prefix.safetensors`` and, once
-fitted, ``subspaces.safetensors`` and ``synonyms.json``. ``zoo:NAME`` names a run that comes with
-the package.
+fitted, ``subspaces.safetensors`` and ``synonyms.json``. Where several prefixes were put together,
+the others are in ``members/``. ``zoo:NAME`` names a run that comes with the package.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ ZOO = Path(__file__).parent / "zoo"
 RUN_FILE = "run.json"
 SUBSPACES_FILE = "subspaces.safetensors"
 SYNONYMS_FILE = "synonyms.json"
+MEMBERS_FOLDER = "members"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Run:
         defense: the default defence's name and settings.
         measurements: accuracies and the like, with n and interval.
         synonyms: clusters; None until fitted.
+        members: the other prefixes of an ensemble; see ``robust_prefix.defenses.Ensemble``.
     """
 
     task: Task
@@ -44,6 +46,7 @@ class Run:
     defense: str = "none"
     measurements: Mapping[str, Any] = field(default_factory=dict)
     synonyms: SynonymClusters | None = None
+    members: tuple[Prefix, ...] = ()
 
     def save(self, folder: str | Path) -> None:
         """Write the run; each file is whole or not there, ``run.json`` comes last.
@@ -57,6 +60,9 @@ class Run:
             self.subspaces.save(folder / SUBSPACES_FILE)
         if self.synonyms is not None:
             self.synonyms.save(folder / SYNONYMS_FILE)
+        for member in self.members:
+            member.save(folder / MEMBERS_FOLDER / f"{member.fingerprint}.safetensors")
+        members = [member.fingerprint for member in self.members]
         write_json(
             folder / RUN_FILE,
             {
@@ -64,6 +70,7 @@ class Run:
                 "base_model": self.prefix.base_model,
                 "base_fingerprint": self.prefix.base_fingerprint,
                 "prefix_fingerprint": self.prefix.fingerprint,
+                **({"members": members} if members else {}),
                 "defense": self.defense,
                 "measurements": dict(self.measurements),
             },
@@ -98,6 +105,10 @@ class Run:
             synonyms=SynonymClusters.load(synonyms_file) if synonyms_file.is_file() else None,
             defense=defense,
             measurements=measurements,
+            members=tuple(
+                Prefix.load(folder / MEMBERS_FOLDER / f"{member}.safetensors")
+                for member in values.get("members", ())
+            ),
         )
 
 

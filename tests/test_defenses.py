@@ -264,12 +264,12 @@ def test_only_correctly_classified_examples_are_fitted(model: PrefixModel, task:
     torch.testing.assert_close(torch.cat(collected).sum(0), alone.sum(0), atol=1e-3, rtol=1e-3)
 
 
-def test_every_spec_builds_the_same_defence_again(spaces: Subspaces) -> None:
+def test_every_spec_builds_the_same_defence_again(spaces: Subspaces, prefix: Prefix) -> None:
     for name in DEFENSES:
         settings = {"random-prefix": "(rms=0.25)", "gate": "+projection"}.get(name, "")
         clusters = SynonymClusters({})
-        defense = build_defense(name + settings, spaces, clusters)
-        assert build_defense(defense.spec, spaces, clusters).spec == defense.spec
+        defense = build_defense(name + settings, spaces, clusters, (prefix,))
+        assert build_defense(defense.spec, spaces, clusters, (prefix,)).spec == defense.spec
 
 
 @pytest.mark.parametrize(

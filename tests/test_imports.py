@@ -22,10 +22,10 @@ FLOORS = (
     {"data"},
     {"backbones"},
     {"prefixes"},
-    {"subspaces", "synonyms", "objectives"},
+    {"subspaces", "synonyms", "masks", "certificates", "objectives"},
     {"training", "lengths", "activations", "fitting"},
     {"defenses", "runs"},
-    {"classifier"},
+    {"classifier", "certification", "ensembling"},
     {"evaluation"},
     {"zoo"},
     {"__init__"},  # the facade: `from robust_prefix import PrefixClassifier`

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import CausalBackbone, TokenBatch
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.objectives import Adversary, Minibatch, PrefixObjective, build_adversary
@@ -91,6 +91,7 @@ SPECS = [
     "freelb(steps=3)",
     "pgd(ball=sentence)",
     "substitution(edits=typos, variants=8)",
+    "masking(copies=2, low=0.8)",
 ]
 
 
@@ -167,6 +168,80 @@ def test_a_longer_ascent_is_a_harder_one(
     assert losses[-1] > losses[0]
 
 
+def shown_texts(backbone: CausalBackbone, task: Task, batch: TokenBatch) -> list[str]:
+    """The texts of padded prompts."""
+    prompts = [
+        backbone.tokenizer.decode(ids[: answer + 1])
+        for ids, answer in zip(batch.ids, batch.answer.tolist(), strict=True)
+    ]
+    end = task.render(("",)).rstrip()
+    return [prompt.removesuffix(end).rstrip() for prompt in prompts]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.4, 0.4), (0.3, 0.8), (1.0, 1.0), (0.0, 0.0)])
+def test_masking_hides_its_share_of_the_words(
+    backbone: CausalBackbone, task: Task, prefix: Prefix, low: float, high: float
+) -> None:
+    spec = f"masking(low={low}, high={high}, copies=8)"
+    objective, spy = objective_for(backbone, task, prefix, spec)
+    run(objective.train(), backbone, task)
+    run(objective, backbone, task)
+    numbers = []
+    for _, made in spy.seen:
+        assert len(made) == 8
+        for batch, _ in made:
+            for [text], found in zip(TEXTS, shown_texts(backbone, task, batch), strict=True):
+                pairs = list(zip(text.split(), found.split(), strict=True))
+                assert all(after in ("_", before) for before, after in pairs)
+                left = sum(after != "_" for _, after in pairs)
+                fewest, most = (max(1, round((1 - s) * len(pairs))) for s in (high, low))
+                assert fewest <= left <= most
+                numbers.append((len(pairs), left))
+    assert (len(set(numbers)) > len(TEXTS)) == (low < high)
+
+
+def test_masking_leaves_words_out_and_keeps_columns(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    objective, spy = objective_for(
+        backbone, task, prefix, "masking(stand_in=none, low=0.5, high=0.5)"
+    )
+    run(objective.train(), backbone, task)
+    [(_, [(batch, _)])] = spy.seen
+    for [text], found in zip(TEXTS, shown_texts(backbone, task, batch), strict=True):
+        left = found.split()
+        assert len(left) == max(1, round(0.5 * len(text.split())))
+        rest = iter(text.split())
+        assert all(word in rest for word in left)  # in their order
+    pair = Task(
+        name="pairs",
+        columns=("premise", "hypothesis"),
+        labels=("no", "yes"),
+        label_words=(" no", " yes"),
+        template="{premise} question {hypothesis} yes or no ?",
+    )
+    pairs: list[Fields] = [("good warm dull plot", "good warm dull plot")] * 3
+    objective, spy = objective_for(
+        backbone, pair, prefix, "masking(columns=last, low=1, high=1)", texts=pairs
+    )
+    run(objective.train(), backbone, pair, pairs)
+    for prompt in spy.seen[0][1][0][0].ids:
+        words = backbone.tokenizer.decode(prompt).split()
+        assert words[:5] == ["good", "warm", "dull", "plot", "question"]
+        assert words[5:9].count("_") == 3
+
+
+def test_without_a_share_of_clean_text_its_gradient_is_left_out(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    gradients = []
+    for weight in (1.0, 1 - 1e-7):
+        objective, _ = objective_for(backbone, task, prefix, "masking", weight)
+        run(objective.train(), backbone, task)["loss"].backward()
+        gradients.append(objective.prefix.tensor.grad)
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("rounds", [1, 3])
 @pytest.mark.parametrize("edits", ["synonyms", "typos", "both"])
 def test_substitution_keeps_to_its_words(
@@ -230,7 +305,7 @@ def test_only_the_last_column_of_a_pair_changes(backbone: CausalBackbone, prefix
 def test_equal_seeds_make_equal_minibatches(
     backbone: CausalBackbone, task: Task, prefix: Prefix
 ) -> None:
-    for spec in ("substitution(edits=both)", "freelb"):
+    for spec in ("substitution(edits=both)", "freelb", "masking"):
         seen = []
         for _ in range(2):
             objective, spy = objective_for(backbone, task, prefix, spec)
@@ -281,6 +356,8 @@ def test_training_goes_on_from_a_trained_prefix(
         pytest.param("pgd(radios=1)", None, "did you mean 'radius'", id="unknown setting"),
         pytest.param("pgd(radius=0)", None, "expected a valid radius", id="out of range"),
         pytest.param("substitution", None, "expected word lists", id="no word lists"),
+        pytest.param("masking(low=0.9, high=0.1)", None, "low=0.9 is more", id="no share"),
+        pytest.param("masking(stand_in=a b)", None, "valid stand_in", id="two words"),
     ],
 )
 def test_a_bad_adversary_is_one_clear_line(

@@ -7,7 +7,9 @@ import typer
 from robust_prefix.cli import (
     attack,
     benchmark,
+    certify,
     demo,
+    ensemble,
     fit_subspaces,
     fit_synonyms,
     listing,
@@ -30,9 +32,11 @@ app.command("fit-subspaces")(fit_subspaces.fit)
 app.command("fit-synonyms")(fit_synonyms.fit)
 app.command("import-peft")(peft.import_peft)
 app.command("export-peft")(peft.export_peft)
+app.command("ensemble")(ensemble.ensemble)
 app.command("predict")(predict.predict)
 app.command("attack")(attack.attack)
 app.command("benchmark")(benchmark.benchmark)
+app.command("certify")(certify.certify_run)
 app.command("report")(report.report)
 app.command("list")(listing.list_names)
 

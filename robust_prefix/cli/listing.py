@@ -99,6 +99,7 @@ def _defenses(_: object) -> list[Row]:
                 for name, needed in (
                     ("fit-subspaces", defense.needs_subspaces),
                     ("fit-synonyms", defense.needs_synonyms),
+                    ("ensemble", defense.needs_members),
                 )
                 if needed
             ),

@@ -45,7 +45,7 @@ def train(
     adversary: Annotated[
         str,
         typer.Option(
-            help="Perturbs the training texts: none, pgd, freelb, substitution; settings "
+            help="Perturbs the training texts: none, pgd, freelb, substitution, masking; settings "
             "in parentheses."
         ),
     ] = TRAINING.adversary,
@@ -56,7 +56,7 @@ def train(
         str,
         typer.Option(
             help="Train on what a defence that rewrites text makes of it: normalize, "
-            "synonyms, or both with +; the run's default afterwards."
+            "synonyms, or both with +; masked-vote may follow. The run's default afterwards."
         ),
     ] = "none",
     length: Annotated[
@@ -92,7 +92,7 @@ def train(
     from robust_prefix.backbones import load_backbone
     from robust_prefix.cli.lexical import clusters_for
     from robust_prefix.data import load_split
-    from robust_prefix.defenses import NoDefense, TextDefense, build_defense
+    from robust_prefix.defenses import MaskedVote, NoDefense, TextDefense, build_defense
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.accuracy import describe, measured_run
     from robust_prefix.lengths import choose_length
@@ -137,10 +137,10 @@ def train(
     if clusters is None and any(part.name == "synonyms" for part in parse_composition(defense)):
         clusters = clusters_for(chosen, data_dir)
     reader = build_defense(defense, synonyms=clusters)
-    if not isinstance(reader, TextDefense | NoDefense):
+    if not isinstance(reader, TextDefense | MaskedVote | NoDefense):
         raise ConfigError(
-            f"expected a defence that rewrites text (normalize, synonyms), got {defense!r}; "
-            "others do not change what a prefix is trained on"
+            "expected a defence that rewrites text (normalize, synonyms) or masked-vote, got "
+            f"{defense!r}; others do not change what a prefix is trained on"
         )
     substitutes = None
     if needs_substitutes(adversary):

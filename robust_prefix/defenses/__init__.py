@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from robust_prefix.defenses.base import Defense, Fitted, NoDefense
+from robust_prefix.defenses.ensemble import Ensemble
 from robust_prefix.defenses.gate import Gate
+from robust_prefix.defenses.masked_vote import MaskedVote
 from robust_prefix.defenses.normalize import Normalize
 from robust_prefix.defenses.projection import Projection
 from robust_prefix.defenses.random_prefix import RandomPrefix
@@ -14,6 +16,7 @@ from robust_prefix.defenses.synonyms import Synonyms
 from robust_prefix.defenses.text import TextDefense
 from robust_prefix.defenses.wrapping import WrappingDefense, layers
 from robust_prefix.errors import ConfigError, unknown_name
+from robust_prefix.prefixes import Prefix
 from robust_prefix.specs import Spec, parse_composition
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
@@ -21,15 +24,17 @@ from robust_prefix.synonyms import SynonymClusters
 DEFENSES: dict[str, type[Defense[Any]]] = {
     defense.name: defense
     for defense in (
-        *(NoDefense, RobustPrefix, RandomPrefix, Projection),
-        *(Normalize, Synonyms, Gate),
+        *(NoDefense, RobustPrefix, RandomPrefix, Projection, Ensemble),
+        *(Normalize, Synonyms, MaskedVote, Gate),
     )
 }
 
 __all__ = [
     "DEFENSES",
     "Defense",
+    "Ensemble",
     "Gate",
+    "MaskedVote",
     "NoDefense",
     "Normalize",
     "Projection",
@@ -47,6 +52,7 @@ def build_defense(
     text: str,
     subspaces: Subspaces | None = None,
     synonyms: SynonymClusters | None = None,
+    members: tuple[Prefix, ...] = (),
 ) -> Defense[Any]:
     """A defence from its name and settings, such as ``robust-prefix(mode=batch, steps=10)``.
 
@@ -56,9 +62,9 @@ def build_defense(
     Raises:
         ConfigError: a name or a setting is unknown, or a part that wraps nothing stands before
             another.
-        ArtifactError: a part needs subspaces or synonym clusters and none are given.
+        ArtifactError: a part needs subspaces, synonym clusters or members and none are given.
     """
-    fitted = Fitted(subspaces, synonyms)
+    fitted = Fitted(subspaces, synonyms, members)
     *outer, last = parse_composition(text)
     defense = _class(last).from_settings(last.settings, fitted)
     for part in reversed(outer):

@@ -18,7 +18,7 @@ from robust_prefix.data import length_batches
 from robust_prefix.defenses.differentiation import token_gradients
 from robust_prefix.errors import ArtifactError, InputError, RobustPrefixError, unknown_name
 from robust_prefix.gradients import Through, TokenGradients
-from robust_prefix.prefixes import Encoded, Inputs, PrefixModel, plain_scores
+from robust_prefix.prefixes import Encoded, Inputs, Prefix, PrefixModel, plain_scores
 from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
@@ -32,10 +32,11 @@ class NoSettings:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was fitted to a run and defences may need; see :class:`robust_prefix.runs.Run`."""
+    """What a run has beside its prefix, see :class:`robust_prefix.runs.Run`."""
 
     subspaces: Subspaces | None = None
     synonyms: SynonymClusters | None = None
+    members: tuple[Prefix, ...] = ()
 
 
 Config = TypeVar("Config")
@@ -55,6 +56,7 @@ class Defense(ABC, Generic[Config]):
             user's order; all others are sorted by length.
         needs_subspaces: it reads fitted subspaces.
         needs_synonyms: it reads synonym clusters.
+        needs_members: it asks other prefixes beside the run's own.
         cost: passes spent so far.
     """
 
@@ -65,6 +67,7 @@ class Defense(ABC, Generic[Config]):
     randomized: bool = False
     needs_subspaces: ClassVar[bool] = False
     needs_synonyms: ClassVar[bool] = False
+    needs_members: ClassVar[bool] = False
 
     def __init__(self, subspaces: Subspaces | None = None, **settings: Any) -> None:
         if self.needs_subspaces and subspaces is None:

@@ -192,7 +192,9 @@ class Bench:
         )
 
         def build(spec: str) -> Defense[Any]:
-            return build_defense(spec, classifier.subspaces, classifier.synonyms)
+            return build_defense(
+                spec, classifier.subspaces, classifier.synonyms, classifier.members
+            )
 
         systems = tuple(
             System(role, classifier.with_defense(tested.get(spec) or build(spec)))

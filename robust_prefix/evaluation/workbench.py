@@ -91,7 +91,7 @@ class Workbench:
             self._attack_on(cell.attack, classifier.task.columns),
             load_split(classifier.task, "test"),
             defenses=[
-                build_defense(spec, classifier.subspaces, classifier.synonyms)
+                build_defense(spec, classifier.subspaces, classifier.synonyms, classifier.members)
                 for spec in cell.defenses
             ],
             protocols=cell.protocols,

@@ -13,12 +13,13 @@ from robust_prefix.objectives.base import (
     Substitutes,
 )
 from robust_prefix.objectives.embedding import PGD, FreeLB
+from robust_prefix.objectives.masking import Masking
 from robust_prefix.objectives.substitution import SubstitutionAdversary
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.specs import Spec, build_config, parse_spec
 
 ADVERSARIES: dict[str, type[Adversary[Any]]] = {
-    adversary.name: adversary for adversary in (PGD, FreeLB, SubstitutionAdversary)
+    adversary.name: adversary for adversary in (PGD, FreeLB, SubstitutionAdversary, Masking)
 }
 
 __all__ = [

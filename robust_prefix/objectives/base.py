@@ -128,10 +128,14 @@ class PrefixObjective(nn.Module):
         learned = self.learned()
         embedded = prompter.backbone.embed(batch, learned.length, learned.inner_tokens)
         target = prompter.label_tokens[labels]
-        scores = self._scores((batch, embedded), learned)
-        loss = nn.functional.cross_entropy(scores, target)
-        if self._adversary is not None and self.training and index is not None:
-            harder = self._adversary.perturb(
+        adversary = self._adversary if self.training and index is not None else None
+        # Where clean text has no share in the loss its gradients need not be had.
+        wanted = torch.is_grad_enabled() and (adversary is None or self._weight < 1)
+        with torch.set_grad_enabled(wanted):
+            scores = self._scores((batch, embedded), learned)
+            loss = nn.functional.cross_entropy(scores, target)
+        if adversary is not None and index is not None:
+            harder = adversary.perturb(
                 self._minibatch((batch, embedded), labels, index, learned), self._seed
             )
             self.get_buffer("minibatches").add_(1)

@@ -319,9 +319,9 @@ def test_every_command_has_help_and_the_common_options(cli: Cli) -> None:
     names = {command.name for command in app.registered_commands}
     assert names == {
         *("demo", "train", "fit-subspaces", "fit-synonyms", "predict", "attack", "benchmark"),
-        *("import-peft", "export-peft", "report", "list"),
+        *("certify", "ensemble", "import-peft", "export-peft", "report", "list"),
     }
-    for name in ("demo", "train", "fit-subspaces", "predict", "attack", "benchmark"):
+    for name in ("demo", "train", "fit-subspaces", "predict", "attack", "benchmark", "certify"):
         shown = cli(name, "--help")
         assert shown.exit_code == 0
         for option in ("--seed", "--device", "--dtype", "--data-dir"):

@@ -83,6 +83,22 @@ def test_synonyms_are_fitted_trained_behind_and_used(
     assert one == two
 
 
+def test_a_prefix_is_trained_on_masked_text_for_the_vote_that_it_is_used_in(
+    cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
+) -> None:
+    common = ("--model", model_dir, "--data-dir", data_dir, *FLOAT32, "--epochs", 1)
+    masking = ("--adversary", "masking(low=0.4, high=0.8)", "--adversarial-weight", 1)
+    vote = ("--defense", "normalize+masked-vote(copies=3, mask=0.7)")
+    said = cli("train", "--out", tmp_path / "run", *common, *masking, *vote, "--length", 3)
+    assert said.exit_code == 0, said.stderr
+    run = Run.load(tmp_path / "run")
+    assert "+masked-vote(copies=3, mask=0.7," in run.defense
+    assert run.prefix.config["training"]["adversary"].startswith("masking(low=0.4")
+    assert "masked-vote" in run.prefix.config["reader"]
+    said = cli("predict", tmp_path / "run", *FLOAT32, input="the film is good\n")
+    assert said.exit_code == 0, said.stderr
+
+
 def test_only_a_defence_that_rewrites_text_can_be_trained_behind(
     cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
 ) -> None:
