@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robust_prefix.backbones import load_backbone
     from robust_prefix.classifier import PrefixClassifier
-    from robust_prefix.configs import PrefixTuningConfig, SubspaceConfig, TrainingConfig
+    from robust_prefix.configs import (
+        ConvPromptConfig,
+        GatedPrefixConfig,
+        PrefixTuningConfig,
+        PromptTuningConfig,
+        PTuningConfig,
+        SubspaceConfig,
+        TrainingConfig,
+    )
     from robust_prefix.fitting import fit_subspaces
     from robust_prefix.prefixes import Prefix
     from robust_prefix.subspaces import Subspaces
@@ -22,9 +30,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ConvPromptConfig": "configs",
+    "GatedPrefixConfig": "configs",
+    "PTuningConfig": "configs",
     "Prefix": "prefixes",
     "PrefixClassifier": "classifier",
     "PrefixTuningConfig": "configs",
+    "PromptTuningConfig": "configs",
     "SubspaceConfig": "configs",
     "Subspaces": "subspaces",
     "Task": "tasks",
@@ -36,9 +48,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "ConvPromptConfig",
+    "GatedPrefixConfig",
+    "PTuningConfig",
     "Prefix",
     "PrefixClassifier",
     "PrefixTuningConfig",
+    "PromptTuningConfig",
     "SubspaceConfig",
     "Subspaces",
     "Task",
