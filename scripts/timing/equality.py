@@ -44,7 +44,7 @@ def wrapper_differences(
         texts: candidates of an attack, on whose common beginning ours takes a short cut.
     """
     import_textattack(data_dir)
-    answers = contestants(classifier)
+    answers = {name: start() for name, start in contestants(classifier).items()}
     ours = answers[PLAIN](texts)
     return {name: _largest(ours, answers[name](texts)) for name in (SHIPPED, LONGEST)}
 

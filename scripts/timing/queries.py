@@ -36,6 +36,9 @@ OUR_BATCH = 32  # batch_size of PrefixClassifier.logits
 Calls = list[list[Fields]]
 """The texts of each call that an attack made, in order."""
 
+Answer = Callable[[list[Fields]], Tensor]
+"""Scores ``(texts, classes)`` of the texts of a call."""
+
 
 class RecordingVictim:
     """A victim that keeps what it is asked.
@@ -124,48 +127,56 @@ def measure(
     """
     import_textattack(data_dir)
     clock = clock_for(classifier.model.backbone.device)
-    answers = contestants(classifier)
+    entrants = contestants(classifier)
     items = [sum(map(len, calls)) for calls in recorded]
-    for answer in answers.values():
-        answer([("warm up",) * len(classifier.task.columns)])
-
-    def replay(answer: Callable[[list[Fields]], object]) -> Callable[[int], None]:
-        def play(number: int) -> None:
-            for call in recorded[number]:
-                answer(call)
-
-        return play
-
-    with contests(PART, 1, len(answers), plan) as run:
-        entered = {name: timed(replay(answer), clock) for name, answer in answers.items()}
+    for start in entrants.values():
+        start()([("warm up",) * len(classifier.task.columns)])
+    with contests(PART, 1, len(entrants), plan) as run:
+        entered = {name: timed(_replay(start, recorded), clock) for name, start in entrants.items()}
         return run({}, entered, PLAIN, items)
 
 
-def contestants(classifier: PrefixClassifier) -> dict[str, Callable[[list[Fields]], Tensor]]:
-    """Who answers, each from texts to scores ``(texts, classes)``; the first two are TextAttack's.
+def contestants(classifier: PrefixClassifier) -> dict[str, Callable[[], Answer]]:
+    """Who answers: each is called before the first query about a text; the first two are theirs.
 
     TextAttack must be importable.
     """
     victim = classifier_of(classifier.model)
-    answers = {
+    entrants = {
         SHIPPED: _in_pieces(classifier, shipped_wrapper(classifier.model, victim)),
         LONGEST: _in_pieces(classifier, longest_wrapper(classifier.model, victim)),
     }
     for spec in (PLAIN, GATED, EXAMPLE):
-        answers[spec] = _ours(classifier.with_defense(build_defense(spec, classifier.subspaces)))
-    return answers
+        entrants[spec] = _ours(classifier.with_defense(build_defense(spec, classifier.subspaces)))
+    return entrants
 
 
-def _ours(classifier: PrefixClassifier) -> Callable[[list[Fields]], Tensor]:
-    return lambda texts: classifier.logits(texts, batch_size=OUR_BATCH)
+def _replay(start: Callable[[], Answer], recorded: Sequence[Calls]) -> Callable[[int], None]:
+    def play(number: int) -> None:
+        answer = start()
+        for call in recorded[number]:
+            answer(call)
+
+    return play
+
+
+def _ours(classifier: PrefixClassifier) -> Callable[[], Answer]:
+    def answer(texts: list[Fields]) -> Tensor:
+        return classifier.logits(texts, batch_size=OUR_BATCH)
+
+    def start() -> Answer:
+        classifier.forget()  # as between the examples of a benchmark
+        return answer
+
+    return start
 
 
 def _in_pieces(
     classifier: PrefixClassifier, wrapper: Callable[[list[str]], Tensor]
-) -> Callable[[list[Fields]], Tensor]:
+) -> Callable[[], Answer]:
     def answer(texts: list[Fields]) -> Tensor:
         prompts = [classifier.task.render(text) for text in texts]
         starts = range(0, len(prompts), THEIR_BATCH)
         return torch.cat([wrapper(prompts[at : at + THEIR_BATCH]).cpu() for at in starts])
 
-    return answer
+    return lambda: answer

@@ -102,7 +102,7 @@ def test_queries_are_replayed_whole_and_theirs_in_pieces(
         "contestants",
         lambda _: {
             queries.SHIPPED: queries._in_pieces(classifier, wrapper),
-            queries.PLAIN: whole,
+            queries.PLAIN: lambda: whole,
         },
     )
     calls: list[queries.Calls] = [[[("warm",)], [("good",)] * 70], [[("dull",)] * 3]]
@@ -110,6 +110,19 @@ def test_queries_are_replayed_whole_and_theirs_in_pieces(
     assert sorted(asked["whole"]) == [1, 1, 3, 70]  # one to warm up
     assert sorted(asked["pieces"]) == [1, 1, 3, 6, 32, 32]
     assert rows[0].items == [71, 3]
+
+
+def test_what_ours_keeps_of_a_text_is_forgotten_before_the_next(
+    classifier: PrefixClassifier,
+) -> None:
+    start = queries._ours(classifier)
+    kept = classifier.model.beginnings
+    text = "the film is good and the plot is fine and the cast is warm and the end is"
+    calls: queries.Calls = [[(f"{text} {word}",) for word in ("great", "dull", "poor", "cold")]]
+    queries._replay(start, [calls])(0)
+    assert list(kept)  # or there is nothing to forget
+    start()
+    assert not list(kept)
 
 
 @pytest.mark.parametrize("tokens", [5, 24])
