@@ -50,8 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _measure(options)
     except RobustPrefixError as error:
         print(f"speed: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    except KeyboardInterrupt:
+        print("speed: stopped by Ctrl-C; the parts that were finished are written", file=sys.stderr)
+    else:
+        return 0
+    return 2
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
