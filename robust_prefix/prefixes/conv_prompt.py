@@ -45,7 +45,7 @@ class ConvPrompt(Method[ConvPromptConfig]):
     """A kernel that the prompt's embeddings are convolved with."""
 
     name = "conv-prompt"
-    paper = "own, see its file"
+    paper = "own definition"
     learns = "a kernel that the embeddings are convolved with"
     formula = "hidden * width"
     config_type = ConvPromptConfig
