@@ -98,7 +98,7 @@ def test_packed_texts_are_what_padded_ones_are(
         for seen in (None, torch.tensor([5, 2, 0])):
             hidden = backbone.embed(batch, 5 if seen is None else seen).float()
             hidden = hidden.detach().requires_grad_()
-            padded = backbone.run_layers(hidden, 0, last, prefixes, seen)
+            padded = backbone.run_layers(hidden, 0, last, batch, prefixes, seen)
             expected = backbone.run_layer_at_answer(padded, last, batch, prefixes, seen)
             packed = backbone.run_to_answer(hidden, 0, batch, prefixes, seen)
             torch.testing.assert_close(packed, expected, atol=2e-5, rtol=1e-4)

@@ -244,7 +244,7 @@ def test_a_few_texts_are_learned_by_heart(trained: Trained) -> None:
         found["loss"].backward()
         optimizer.step()
         losses.append(found["loss"].item())
-    assert min(losses) < 0.5 * losses[0]
+    assert min(losses) < 0.7 * losses[0]
     assert found["logits"].shape == (8, 2)
 
 
