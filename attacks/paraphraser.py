@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from attacks.resources.base import Found
-from robust_prefix.backbones import CausalBackbone, load_backbone
+from robust_prefix.backbones import Backbone, load_backbone
 from robust_prefix.errors import ResourceError
 
 _TASK = (
@@ -49,7 +49,7 @@ class Paraphraser:
         ResourceError: there is no such template.
     """
 
-    def __init__(self, backbone: CausalBackbone) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         self._model = backbone.model
         self._tokenizer = backbone.tokenizer
         self._max_positions = backbone.max_positions

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robust_prefix.backbones import CausalBackbone, load_backbone
+from robust_prefix.backbones import Backbone, load_backbone
 from robust_prefix.certification import Certificate, CertifyConfig, certify
 from robust_prefix.defenses import Defense, NoDefense, build_defense
 from robust_prefix.gradients import Through, TokenGradients
@@ -60,7 +60,7 @@ class PrefixClassifier:
 
     def __init__(
         self,
-        backbone: CausalBackbone,
+        backbone: Backbone,
         task: Task,
         prefix: Prefix,
         defense: Defense[Any] | None = None,
@@ -209,7 +209,7 @@ class PrefixClassifier:
         name: str | Path,
         defense: str | Defense[Any] = "default",
         *,
-        backbone: CausalBackbone | None = None,
+        backbone: Backbone | None = None,
         device: str = "auto",
         dtype: str = "auto",
         data_dir: str | Path | None = None,

@@ -29,6 +29,9 @@ class PrefixTuningConfig:
         init_text: the tokens to start from; the task's template and label words where empty.
         layers: those that have a prefix, counted from 0, such as ``0-5`` or ``0-2/27-29``; the
             text in the others attends to itself alone.
+        answer: what gives the classes at the answer position: the label ``words``, or a linear
+            ``head`` that is learned, too; ``auto`` takes words wherever the model has a
+            language-model head.
     """
 
     length: int = Field(default=10, ge=1, le=MAX_LENGTH)
@@ -37,6 +40,14 @@ class PrefixTuningConfig:
     init: Literal["text", "vocabulary", "labels", "activations", "random"] = "text"
     init_text: str = ""
     layers: str = Field(default="all", pattern=r"^(all|\d+(-\d+)?(/\d+(-\d+)?)*)$")
+    answer: Literal["auto", "words", "head"] = "auto"
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class PTuningV2Config(PrefixTuningConfig):
+    """Settings of P-tuning v2: those of prefix-tuning, with a head unless asked for label words."""
+
+    answer: Literal["auto", "words", "head"] = "head"
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_prefix.activations import correct_states
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.configs import SubspaceConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError, InputError
@@ -19,7 +19,7 @@ from robust_prefix.tasks import Task
 
 
 def fit_subspaces(
-    backbone: CausalBackbone,
+    backbone: Backbone,
     prefix: Prefix,
     task: Task,
     *,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.configs import MethodConfig, TrainingConfig
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.files import read_json, write_json
@@ -96,7 +96,7 @@ class LengthCurve:
 
 
 def choose_length(
-    backbone: CausalBackbone,
+    backbone: Backbone,
     task: Task,
     *,
     prefix: MethodConfig,

@@ -1,7 +1,7 @@
 """Tasks: the columns of an example, the prompt they are put into, and the words that name classes.
 
-A text becomes a prompt that ends at the *answer position* ``o``, its last token. The next-token
-scores of the label words at ``o`` give the class.
+A text becomes a prompt with an *answer position* ``o``: its last token, or on an encoder the token
+that stands for ``{mask}``. The scores of the label words at ``o`` give the class.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ Fields = tuple[str, ...]
 
 SPLITS = ("train", "dev", "test")
 VIRTUAL = "\0"
-"""Stands for one virtual token in a rendered prompt; no text may have it."""
+"""Stands for one virtual token, or for the mask, in a rendered prompt; no text may have it."""
+MASK = "{mask}"
+"""Where in a template an encoder is to predict the label word."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _VIRTUAL_TOKENS = re.compile(r"\{prompt:([^{}]*)\}")
@@ -43,7 +45,8 @@ class Task:
             usually with the leading space that a word in a sentence has.
         template: the prompt with ``{column}`` for each column. It must not end in a column, so
             that the answer position is the same token for every text. ``{prompt:3}`` stands for
-            three virtual tokens of a method that learns embeddings.
+            three virtual tokens of a method that learns embeddings; ``{mask}`` is the answer
+            position of an encoder that predicts masked words, and may stand anywhere, once.
         label_column: the data column with the class, as a number or as a class name.
         max_tokens: prompts longer than this lose tokens from the end of their longest column.
         splits: where each of train, dev and test is: a CSV, JSONL or Parquet path relative to
@@ -73,6 +76,8 @@ class Task:
                 f"got {len(self.label_words)}"
             )
         found = _PLACEHOLDER.findall(self.template)
+        if self._masked:
+            found.remove("mask")
         if sorted(found) != sorted(self.columns):
             raise ConfigError(
                 f"expected each of the columns {list(self.columns)} once in the template of "
@@ -85,7 +90,7 @@ class Task:
                 f"expected virtual tokens as {{prompt:N}} with N of 1 to 512 in the template of "
                 f"{owner}, got {f'{{prompt:{wrong[0]}}}' if wrong else 'a NUL byte'}"
             )
-        if self._prompt.endswith("}"):
+        if not self._masked and self._prompt.endswith("}"):
             raise ConfigError(
                 f"expected words after the last column in the template of {owner}, "
                 f"got {self.template!r}; end it with the question, such as ' good or bad ?'"
@@ -97,14 +102,30 @@ class Task:
 
     @cached_property
     def _prompt(self) -> str:
-        """The template with one character for each virtual token."""
-        return _VIRTUAL_TOKENS.sub(lambda match: VIRTUAL * int(match[1]), self.template)
+        """The template with one character for each virtual token, and one for the mask."""
+        prompt = _with_virtual_tokens(self.template)
+        return prompt.replace(MASK, VIRTUAL) if self._masked else prompt
+
+    @property
+    def _masked(self) -> bool:
+        return MASK in self.template and "mask" not in self.columns
+
+    @cached_property
+    def mask(self) -> int | None:
+        """Which of the :data:`VIRTUAL` characters of a rendered prompt is the mask, counted from 0;
+        None where the template has none."""
+        if not self._masked:
+            return None
+        return _with_virtual_tokens(self.template.partition(MASK)[0]).count(VIRTUAL)
 
     @cached_property
     def virtual_tokens(self) -> tuple[int, int]:
         """How many virtual tokens the template begins with, and how many follow later in it."""
         before = len(self._prompt) - len(self._prompt.lstrip(VIRTUAL))
-        return before, self._prompt.count(VIRTUAL) - before
+        if self.mask is None:
+            return before, self._prompt.count(VIRTUAL) - before
+        before = min(before, self.mask)
+        return before, self._prompt.count(VIRTUAL) - before - 1
 
     def fields(self, text: str | Sequence[str] | Mapping[str, str], position: int = 0) -> Fields:
         """One example's text as ``Fields``: a string, a sequence of columns, or a mapping.
@@ -211,6 +232,10 @@ class Task:
             values["splits"] = TASKS[values["name"]].splits
         values["data_dir"] = Path(data_dir) if data_dir is not None else None
         return build_config(cls, values, "a task")
+
+
+def _with_virtual_tokens(template: str) -> str:
+    return _VIRTUAL_TOKENS.sub(lambda match: VIRTUAL * int(match[1]), template)
 
 
 def _csv_splits(name: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.configs import MethodConfig, PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError, StorageError
@@ -68,7 +68,7 @@ class LengthGroupedBatches(Sampler[int]):
 
 
 def train_prefix(
-    backbone: CausalBackbone,
+    backbone: Backbone,
     task: Task,
     *,
     prefix: MethodConfig | None = None,
@@ -110,7 +110,7 @@ def train_prefix(
     method = method_of(prefix or PrefixTuningConfig())
     training = training or TrainingConfig()
     set_seed(seed)
-    prompter = Prompter(backbone, task)
+    prompter = Prompter(backbone, task, head=method.has_head(backbone))
     train_rows = load_split(task, "train")
     if training.max_examples:
         train_rows = train_rows.select(range(min(training.max_examples, len(train_rows))))
@@ -174,7 +174,7 @@ def train_prefix(
     return trained
 
 
-def _finished(folder: Path, settings: dict[str, Any], backbone: CausalBackbone) -> Prefix | None:
+def _finished(folder: Path, settings: dict[str, Any], backbone: Backbone) -> Prefix | None:
     """The prefix that a training with the same settings left in ``folder``, if there is one."""
     if not (folder / PREFIX_FILE).is_file() or (folder / "checkpoints").exists():
         return None
@@ -330,11 +330,12 @@ def _encode(prompter: Prompter, rows: Dataset) -> list[dict[str, Any]]:
     ]
 
 
-def _collate(backbone: CausalBackbone, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+def _collate(backbone: Backbone, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
     batch = backbone.pad([row["ids"] for row in rows])
     labels = torch.tensor([row["labels"] for row in rows], device=backbone.device)
     index = torch.tensor([row["index"] for row in rows])
-    return {"ids": batch.ids, "answer": batch.answer, "labels": labels, "index": index}
+    found = {"ids": batch.ids, "answer": batch.answer, "labels": labels, "index": index}
+    return found if batch.lengths is None else {**found, "lengths": batch.lengths}
 
 
 def _check_same_settings(checkpoints: Path, settings: dict[str, Any]) -> None:

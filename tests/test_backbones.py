@@ -39,7 +39,7 @@ def test_layer_loop_equals_the_models_own_forward(any_backbone: CausalBackbone) 
     with torch.no_grad():
         hidden = any_backbone.embed(batch, 5)
         for layer in range(any_backbone.num_layers):  # in pieces, as a defence runs it
-            hidden = any_backbone.run_layers(hidden, layer, layer + 1, prefix)
+            hidden = any_backbone.run_layers(hidden, layer, layer + 1, batch, prefix)
         ours = any_backbone.next_token_logits(batch.at_answer(hidden))
         words = torch.tensor([3, 77])
         some = any_backbone.next_token_logits(batch.at_answer(hidden), words)
@@ -60,7 +60,7 @@ def test_a_layer_at_the_answer_position_alone(any_backbone: CausalBackbone) -> N
             past = 5 if seen is None else seen
             with torch.no_grad():
                 hidden = any_backbone.embed(batch, past)
-                whole = any_backbone.run_layers(hidden, 1, 2, prefixes, seen)
+                whole = any_backbone.run_layers(hidden, 1, 2, batch, prefixes, seen)
                 alone = any_backbone.run_layer_at_answer(hidden, 1, batch, prefixes, seen)
             assert whole.std() > 0.1
             torch.testing.assert_close(alone, batch.at_answer(whole), atol=2e-5, rtol=1e-4)
@@ -70,7 +70,7 @@ def test_gradients_at_the_answer_are_those_of_the_whole_layer(any_backbone: Caus
     batch = any_backbone.pad([[5, 6, 7, 8], [9, 10]])
     prefix = torch.randn(any_backbone.prefix_shape(3)).requires_grad_()
     hidden = any_backbone.embed(batch, 3).requires_grad_()
-    whole = batch.at_answer(any_backbone.run_layers(hidden, 1, 2, prefix))
+    whole = batch.at_answer(any_backbone.run_layers(hidden, 1, 2, batch, prefix))
     alone = any_backbone.run_layer_at_answer(hidden, 1, batch, prefix)
     weights = torch.linspace(-1, 1, whole.numel()).view(whole.shape)
     theirs = torch.autograd.grad((whole * weights).sum(), [prefix, hidden])
@@ -98,7 +98,7 @@ def test_packed_texts_are_what_padded_ones_are(
         for seen in (None, torch.tensor([5, 2, 0])):
             hidden = backbone.embed(batch, 5 if seen is None else seen).float()
             hidden = hidden.detach().requires_grad_()
-            padded = backbone.run_layers(hidden, 0, last, prefixes, seen)
+            padded = backbone.run_layers(hidden, 0, last, batch, prefixes, seen)
             expected = backbone.run_layer_at_answer(padded, last, batch, prefixes, seen)
             packed = backbone.run_to_answer(hidden, 0, batch, prefixes, seen)
             torch.testing.assert_close(packed, expected, atol=2e-5, rtol=1e-4)
@@ -127,7 +127,7 @@ def test_a_text_continues_the_part_of_the_prefix_that_it_sees(
         seen = torch.tensor(shared) + 3
         hidden = any_backbone.embed(rest, seen)
         last = any_backbone.num_layers - 1
-        hidden = any_backbone.run_layers(hidden, 0, last, longer, seen)
+        hidden = any_backbone.run_layers(hidden, 0, last, rest, longer, seen)
         ours = any_backbone.run_layer_at_answer(hidden, last, rest, longer, seen)
     theirs = _reference_logits(any_backbone, prefix, rows)
     torch.testing.assert_close(any_backbone.next_token_logits(ours), theirs, atol=2e-5, rtol=1e-4)
@@ -141,7 +141,7 @@ def test_a_prefix_of_real_keys_and_values_continues_the_text(any_backbone: Causa
     with torch.no_grad():
         theirs = any_backbone.model(whole.ids).logits[:, -1]
         hidden = any_backbone.embed(rest, prefix.shape[3])
-        hidden = any_backbone.run_layers(hidden, 0, any_backbone.num_layers, prefix)
+        hidden = any_backbone.run_layers(hidden, 0, any_backbone.num_layers, rest, prefix)
         ours = any_backbone.next_token_logits(rest.at_answer(hidden))
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
 
@@ -149,7 +149,7 @@ def test_a_prefix_of_real_keys_and_values_continues_the_text(any_backbone: Causa
 def test_gradients_reach_the_prefix_and_no_weight(any_backbone: CausalBackbone) -> None:
     prefix = torch.randn(any_backbone.prefix_shape(2)).requires_grad_()
     batch = any_backbone.pad([[5, 6, 7]])
-    hidden = any_backbone.run_layers(any_backbone.embed(batch, 2), 0, 2, prefix)
+    hidden = any_backbone.run_layers(any_backbone.embed(batch, 2), 0, 2, batch, prefix)
     batch.at_answer(hidden).sum().backward()
     assert prefix.grad is not None
     assert (prefix.grad[:2].abs().amax((1, 2, 3, 4)) > 0).all()
@@ -160,7 +160,8 @@ def test_gradients_reach_the_prefix_and_no_weight(any_backbone: CausalBackbone) 
 def test_passes_count_layers_and_examples(backbone: CausalBackbone, prefix: object) -> None:
     backbone.passes.reset()
     batch = backbone.pad([[1, 2], [3, 4]])
-    backbone.run_layers(backbone.embed(batch, 1), 0, 2, torch.zeros(backbone.prefix_shape(1)))
+    nothing = torch.zeros(backbone.prefix_shape(1))
+    backbone.run_layers(backbone.embed(batch, 1), 0, 2, batch, nothing)
     assert backbone.passes.forward == pytest.approx(2 * 2 / 3)
 
 

@@ -213,3 +213,35 @@ def test_task_files_that_cannot_be_read_are_named(
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(ConfigError, match=message):
         load_task(str(path) if name.endswith(".toml") else name)
+
+
+@pytest.mark.parametrize(
+    ("template", "rendered", "mask", "virtual"),
+    [
+        pytest.param("{text} was {mask}", "x was \0", 0, (0, 0), id="last"),
+        pytest.param("{mask} : {text}", "\0 : x", 0, (0, 0), id="first, the text last"),
+        pytest.param("{prompt:2}{mask}{text}", "\0\0\0x", 2, (2, 0), id="after virtual tokens"),
+        pytest.param("{mask}{prompt:2}{text}", "\0\0\0x", 0, (0, 2), id="before virtual tokens"),
+        pytest.param("a{prompt:1}{mask}{prompt:1}{text}", "a\0\0\0x", 1, (0, 2), id="between"),
+        pytest.param("{text} is it ?", "x is it ?", None, (0, 0), id="none"),
+    ],
+)
+def test_the_mask_has_a_place(
+    template: str, rendered: str, mask: int | None, virtual: tuple[int, int]
+) -> None:
+    task = Task.from_dict({**OWN, "template": template})
+    assert task.render(("x",)) == rendered
+    assert task.mask == mask
+    assert task.virtual_tokens == virtual
+    assert task.starts(("x",)) == (rendered.index("x"),)
+
+
+def test_one_mask_is_enough() -> None:
+    with pytest.raises(ConfigError, match="each of the columns"):
+        Task.from_dict({**OWN, "template": "{mask} {text} {mask}"})
+
+
+def test_a_column_may_be_called_mask() -> None:
+    task = Task.from_dict({**OWN, "columns": ["mask"], "template": "{mask} is it good ?"})
+    assert task.mask is None
+    assert task.render(("x",)) == "x is it good ?"

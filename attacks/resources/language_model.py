@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from attacks.resources.base import Found, Place, Resource
-from robust_prefix.backbones import MODELS, CausalBackbone, load_backbone
+from robust_prefix.backbones import MODELS, Backbone, load_backbone
 
 _MODEL = "smollm2-135m"
 _BATCH_SIZE = 32
@@ -55,7 +55,7 @@ class LanguageModel:
         backbone: a model in float32, so that its answers hardly depend on the machine.
     """
 
-    def __init__(self, backbone: CausalBackbone) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         tokenizer = backbone.tokenizer
         bos = tokenizer.bos_token_id

@@ -18,11 +18,11 @@ from robust_prefix.backbones.attention import own_attention
 from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch
 from robust_prefix.backbones.caches import GivenCache, PrefixCache, RecordingCache
 from robust_prefix.backbones.packing import PackedCache, Packing
-from robust_prefix.errors import ConfigError, InputError
+from robust_prefix.errors import ConfigError
 
 
 class CausalBackbone(Backbone):
-    """A decoder with frozen weights.
+    """A decoder with frozen weights. Causal attention needs no mask for padding at the end.
 
     Args:
         model: a ``transformers`` causal language model of a known architecture.
@@ -32,6 +32,8 @@ class CausalBackbone(Backbone):
     Raises:
         ConfigError: the architecture is not in the table.
     """
+
+    causal = True
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         kind = model.config.model_type
@@ -51,7 +53,6 @@ class CausalBackbone(Backbone):
         self.architecture = ARCHITECTURES[kind]
         self._decoder: nn.Module = getattr(model, self.architecture.decoder)
         self._layers = getattr(self._decoder, self.architecture.layers)
-        self._float32_layers: dict[int, nn.Module] = {}
 
     @property
     def embeddings(self) -> Tensor:
@@ -62,30 +63,10 @@ class CausalBackbone(Backbone):
     def embed(
         self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
     ) -> Tensor:
-        """States before the first layer, ``(batch, tokens, hidden)``.
-
-        Args:
-            past: positions before the text: those of the prefix; ``(batch,)`` where rows differ.
-            soft_tokens: ``(tokens, hidden)``, what the ids after the vocabulary stand for.
-
-        Raises:
-            InputError: text and prefix together exceed the model's positions.
-        """
-        tokens = batch.ids.shape[1]
-        longest = past if isinstance(past, int) else int(past.max())
-        if longest + tokens > self.max_positions:
-            raise InputError(
-                f"expected at most {self.max_positions} positions for {self.name}, got a prefix of "
-                f"{longest} and a text of {tokens}; lower the task's max_tokens"
-            )
+        """See ``Backbone``."""
+        self._check_positions(past, batch.ids.shape[1])
         lookup = getattr(self._decoder, self.architecture.embedding)
-        if soft_tokens is None:
-            hidden: Tensor = lookup(batch.ids)
-        else:
-            number = batch.ids - len(self.embeddings)  # of the soft token
-            hidden = lookup(batch.ids.masked_fill(number >= 0, 0))
-            soft = soft_tokens.to(hidden.dtype)[number.clamp_min(0)]
-            hidden = torch.where(number[..., None] >= 0, soft, hidden)
+        hidden = self._look_up(batch.ids, lookup, soft_tokens)
         return self._with_positions(hidden, past)
 
     def _with_positions(self, embedded: Tensor, past: int | Tensor) -> Tensor:
@@ -100,22 +81,11 @@ class CausalBackbone(Backbone):
         hidden: Tensor,
         start: int,
         stop: int,
+        batch: TokenBatch,
         prefixes: LayerPrefixes,
         seen: Tensor | None = None,
     ) -> Tensor:
-        """Run layers ``start`` to ``stop - 1`` with their prefixes.
-
-        Args:
-            hidden: states before layer ``start``, ``(batch, tokens, hidden)``. Float32 states are
-                computed on in float32 whatever the model's own type.
-            prefixes: keys and values by layer number; gradients flow to them. A layer may have
-                none, of length 0.
-            seen: how many of the prefix's positions each row sees ``(batch,)``, counted from the
-                first; its text follows there. All where not given.
-
-        Returns:
-            States after layer ``stop - 1``, ``(batch, tokens, hidden)``.
-        """
+        """See ``Backbone``."""
         if start == stop:
             return hidden
         return self._run(hidden, start, stop, PrefixCache(prefixes), seen)
@@ -134,14 +104,14 @@ class CausalBackbone(Backbone):
         sixteen. An architecture whose keys and values are not known runs the layer whole.
 
         Args:
-            hidden, prefixes, seen: as in :meth:`run_layers`.
+            hidden, batch, prefixes, seen: as in :meth:`run_layers`.
 
         Returns:
             States at the answer position after the layer, ``(batch, hidden)``.
         """
         split = self.architecture.keys_and_values
         if split is None:
-            return batch.at_answer(self.run_layers(hidden, layer, layer + 1, prefixes, seen))
+            return batch.at_answer(self.run_layers(hidden, layer, layer + 1, batch, prefixes, seen))
         module = self._layer(layer, hidden.dtype)
         past = prefixes[layer].shape[-2]
         positions = self._positions(hidden.shape[1], past if seen is None else seen)
@@ -164,21 +134,14 @@ class CausalBackbone(Backbone):
         prefixes: LayerPrefixes,
         seen: Tensor | None = None,
     ) -> Tensor:
-        """Run layers ``start`` to the last, that one for the answer position alone.
-
-        Args:
-            hidden, prefixes, seen: as in :meth:`run_layers`.
-
-        Returns:
-            States at the answer position after the last layer, ``(batch, hidden)``.
-        """
+        """See ``Backbone``. Texts of different lengths go through the layers packed."""
         last = self.num_layers - 1
         packing = Packing(batch)
         if packing.pays and start < last:
             cache = PackedCache(prefixes, packing)
             hidden = packing.pad(self._run(packing.pack(hidden), start, last, cache, seen, packing))
         else:
-            hidden = self.run_layers(hidden, start, last, prefixes, seen)
+            hidden = self.run_layers(hidden, start, last, batch, prefixes, seen)
         return self.run_layer_at_answer(hidden, last, batch, prefixes, seen)
 
     def _run(
@@ -252,15 +215,7 @@ class CausalBackbone(Backbone):
         return arguments
 
     def _layer(self, index: int, dtype: torch.dtype) -> nn.Module:
-        """A layer, or its float32 copy, made once, where float32 states meet a shorter type."""
-        layer: nn.Module = self._layers[index]
-        if dtype != torch.float32 or self.dtype == torch.float32:
-            return layer
-        if index not in self._float32_layers:
-            # It shares the model's settings, so that a change of these reaches it, too.
-            shared = {id(self.model.config): self.model.config}
-            self._float32_layers[index] = copy.deepcopy(layer, shared).float()
-        return self._float32_layers[index]
+        return self._in_float32(self._layers, index, dtype)
 
     def record(self, hidden: Tensor, prefixes: LayerPrefixes) -> Tensor:
         """What each layer's attention stores for a text behind a prefix.
@@ -275,15 +230,10 @@ class CausalBackbone(Backbone):
         self._run(hidden, 0, self.num_layers, cache)
         return torch.stack([cache.layers[layer] for layer in range(self.num_layers)])
 
-    def keys_and_values(self, text: str) -> Tensor:
-        """What each layer's attention stores for ``text``.
-
-        Returns:
-            float32 ``(layers, 2, kv_heads, tokens, head_dim)``, positions counted from 0.
-        """
-        [ids] = self.tokenize([text])
+    def token_keys_and_values(self, tokens: Sequence[int]) -> Tensor:
+        """See ``Backbone``."""
         with torch.no_grad():
-            return self.compile(self.embeddings[ids]).float()
+            return self.compile(self.embeddings[list(tokens)]).float()
 
     def compile(self, embedded: Tensor) -> Tensor:
         """What each layer's attention stores for the embeddings of virtual tokens.
@@ -311,6 +261,11 @@ class CausalBackbone(Backbone):
         hidden = self._with_positions(embedded.to(self.device, self.dtype)[None], 0)
         return self.record(hidden, nothing)[:, 0]
 
+    def normed(self, hidden: Tensor) -> Tensor:
+        """See ``Backbone``."""
+        normed: Tensor = getattr(self._decoder, self.architecture.norm)(hidden)
+        return normed
+
     def next_token_logits(self, hidden: Tensor, words: Tensor | None = None) -> Tensor:
         """Next-token logits from states after the last layer.
 
@@ -322,7 +277,7 @@ class CausalBackbone(Backbone):
             float32 ``(batch, classes)`` or ``(batch, vocabulary)``.
         """
         head = self.model.get_output_embeddings()
-        normed = getattr(self._decoder, self.architecture.norm)(hidden)
+        normed = self.normed(hidden)
         if words is None:
             return head(normed).float()
         logits = normed.float() @ head.weight[words].float().T
@@ -353,7 +308,7 @@ class CausalBackbone(Backbone):
             return 0.0, 0
         batch = self.pad([ids])
         nothing = torch.zeros(self.prefix_shape(0), device=self.device)
-        hidden = self.run_layers(self.embed(batch, 0).float(), 0, self.num_layers, nothing)
+        hidden = self.run_layers(self.embed(batch, 0).float(), 0, self.num_layers, batch, nothing)
         norm = copy.deepcopy(getattr(self._decoder, self.architecture.norm)).float()
         head = self.model.get_output_embeddings()
         logits = norm(hidden[0, :-1]) @ head.weight.float().T  # (tokens - 1, vocabulary)

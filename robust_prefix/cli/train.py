@@ -30,7 +30,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
     task: Annotated[str, typer.Option(help="Built-in task, or a path ending in .toml.")] = "sst2",
     model: Annotated[
-        str, typer.Option(help="smollm2-135m, a local directory or a Hub id.")
+        str, typer.Option(help="smollm2-135m, minilm-l6, a local directory or a Hub id.")
     ] = "smollm2-135m",
     method: Annotated[
         str | None,

@@ -27,7 +27,7 @@ class Projection(Defense[NoSettings]):
         rows = torch.arange(len(inputs), device=hidden.device)
         done = 0
         for layer in sorted(self.subspaces.layers):
-            hidden = model.backbone.run_layers(hidden, done, layer, model.prefix_tensor)
+            hidden = model.backbone.run_layers(hidden, done, layer, batch, model.prefix_tensor)
             done = layer
             subspace = self.subspaces.layers[layer].to(hidden.device)
             projected = project(subspace, batch.at_answer(hidden).float()).to(hidden.dtype)

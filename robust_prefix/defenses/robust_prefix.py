@@ -106,7 +106,7 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
             # The states before the first layer no prefix can change: they have no gradient.
             states = [chosen.batch.at_answer(hidden)]
             for layer in range(deepest - 1):
-                hidden = model.backbone.run_layers(hidden, layer, layer + 1, prefixes)
+                hidden = model.backbone.run_layers(hidden, layer, layer + 1, chosen.batch, prefixes)
                 states.append(chosen.batch.at_answer(hidden))
             states.append(
                 model.backbone.run_layer_at_answer(hidden, deepest - 1, chosen.batch, prefixes)

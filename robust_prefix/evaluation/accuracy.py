@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import Defense, NoDefense
 from robust_prefix.evaluation.statistics import wilson
@@ -66,7 +66,7 @@ def measure_accuracy(
 
 
 def measured_run(
-    backbone: CausalBackbone,
+    backbone: Backbone,
     task: Task,
     prefix: Prefix,
     max_examples: int = 0,
@@ -101,7 +101,7 @@ def measured_run(
     )
 
 
-def parameter_counts(backbone: CausalBackbone, prefix: Prefix) -> dict[str, float]:
+def parameter_counts(backbone: Backbone, prefix: Prefix) -> dict[str, float]:
     """How many numbers a prefix holds and how many were trained, with the model's for comparison.
 
     ``trainable`` is what was learned and kept, ``percent`` its share of the ``frozen`` ones;

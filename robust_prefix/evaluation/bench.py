@@ -29,6 +29,7 @@ from robust_prefix.evaluation.quality import (
     Encoder,
     LanguageModel,
     Scorers,
+    as_language_model,
     measure_quality,
     unmeasured,
 )
@@ -317,12 +318,12 @@ def run_attack(
                 on_progress=show,
                 on_check=lambda system: advance(done, f"checking {system.role}"),
             )
-        _measure(store, classifier.model.backbone, encoder)
+        _measure(store, as_language_model(classifier.model.backbone), encoder)
         return write_results(store, out)[0].summary
 
 
 def _measure(
-    store: RecordStore, model: LanguageModel, encoder: Callable[[], Encoder] | None
+    store: RecordStore, model: LanguageModel | None, encoder: Callable[[], Encoder] | None
 ) -> None:
     """Score the adversaries that were not scored yet."""
     pairs = unmeasured(store, store.records(), similarity=encoder is not None)

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from robust_prefix.evaluation.diff import count_words, words_changed
 from robust_prefix.evaluation.records import Record
@@ -40,12 +40,18 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
     """Predicts texts; :class:`robust_prefix.backbones.CausalBackbone` is one."""
 
     def log_likelihood(self, texts: Sequence[str]) -> list[tuple[float, int]]:
         """Of each text: sum of log-probabilities in nats, and of how many tokens."""
         ...
+
+
+def as_language_model(backbone: object) -> LanguageModel | None:
+    """``backbone`` where it predicts texts; an encoder does not."""
+    return backbone if isinstance(backbone, LanguageModel) else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from robust_prefix.backbones import CausalBackbone, load_backbone
+from robust_prefix.backbones import Backbone, load_backbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import load_split
 from robust_prefix.defenses import build_defense
@@ -18,7 +18,14 @@ from robust_prefix.evaluation.bench import Bench
 from robust_prefix.evaluation.once import fit, fitted, probe
 from robust_prefix.evaluation.plan import CellPlan
 from robust_prefix.evaluation.protocols import Attack, UniversalAttack
-from robust_prefix.evaluation.quality import Encoder, Pair, Quality, Scorers, measure
+from robust_prefix.evaluation.quality import (
+    Encoder,
+    Pair,
+    Quality,
+    Scorers,
+    as_language_model,
+    measure,
+)
 from robust_prefix.evaluation.records import Key, Manifest, Record, require_same
 from robust_prefix.evaluation.runner import Started, attack_example, check_cell
 from robust_prefix.evaluation.trial import System
@@ -55,7 +62,7 @@ class Workbench:
         self._dtype = dtype
         self._data_dir = data_dir
         self._encoder = encoder
-        self._backbone: tuple[str, CausalBackbone] | None = None
+        self._backbone: tuple[str, Backbone] | None = None
         self._attack: tuple[tuple[str, tuple[str, ...]], Attack] | None = None
         self._bench: tuple[CellPlan, Bench] | None = None
 
@@ -110,9 +117,10 @@ class Workbench:
         Raises:
             ResourceError: it is not there any more.
         """
-        return Scorers(self._model(cell), None if self._encoder is None else self._encoder())
+        encoder = None if self._encoder is None else self._encoder()
+        return Scorers(as_language_model(self._model(cell)), encoder)
 
-    def _model(self, cell: CellPlan) -> CausalBackbone:
+    def _model(self, cell: CellPlan) -> Backbone:
         if self._backbone is None or self._backbone[0] != cell.model:
             self._backbone = None  # the memory of one before the other
             loaded = load_backbone(cell.model, device=self._device, dtype=self._dtype)

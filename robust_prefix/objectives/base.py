@@ -85,7 +85,7 @@ class Adversary(ABC, Generic[Config]):
 
 
 class PrefixObjective(nn.Module):
-    """Next-token cross-entropy of the label word at the answer position.
+    """Cross-entropy of the label word, or of the class of a head, at the answer position.
 
     With an adversary the loss is ``(1 - weight) * clean + weight * adversarial``. It acts while
     the module is in training mode only, so accuracy on dev is that on clean text. The backbone is
@@ -116,15 +116,21 @@ class PrefixObjective(nn.Module):
             self.register_buffer("minibatches", torch.zeros((), dtype=torch.long))
 
     def forward(
-        self, ids: Tensor, answer: Tensor, labels: Tensor, index: Tensor | None = None
+        self,
+        ids: Tensor,
+        answer: Tensor,
+        labels: Tensor,
+        index: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Loss and float32 ``(batch, classes)`` logits of padded prompts ``(batch, tokens)``.
 
         Args:
             index: places of the prompts' texts ``(batch,)``.
+            ids, answer, lengths: see ``TokenBatch``.
         """
         prompter = self._frozen[0]
-        batch = TokenBatch(ids, answer)
+        batch = TokenBatch(ids, answer, lengths)
         learned = self.learned()
         embedded = prompter.backbone.embed(batch, learned.length, learned.inner_tokens)
         target = prompter.label_tokens[labels]
@@ -153,12 +159,12 @@ class PrefixObjective(nn.Module):
         return learned.to(backbone.device, backbone.dtype)
 
     def _scores(self, prompts: Prompts, learned: Learned) -> Tensor:
-        """Next-token logits over the vocabulary, float32 ``(batch, vocabulary)``."""
+        """Scores of all words, or of all classes where a head answers; float32 ``(batch, ...)``."""
         batch, embedded = prompts
         backbone = self._frozen[0].backbone
         hidden = learned.interact(embedded)
         state = backbone.run_to_answer(hidden, 0, batch, learned.by_layer())
-        return backbone.next_token_logits(state)
+        return learned.scores(backbone, state)
 
     def _minibatch(
         self, prompts: Prompts, labels: Tensor, index: Tensor, learned: Learned
@@ -170,7 +176,7 @@ class PrefixObjective(nn.Module):
         def losses(batch: TokenBatch, embedded: Tensor) -> Tensor:
             hidden = held.interact(embedded)
             state = backbone.run_to_answer(hidden, 0, batch, held.by_layer())
-            scores = backbone.next_token_logits(state, prompter.label_tokens)
+            scores = held.scores(backbone, state, prompter.label_tokens)
             repeats = len(scores) // len(labels)
             return nn.functional.cross_entropy(scores, labels.repeat(repeats), reduction="none")
 

@@ -39,7 +39,7 @@ class EmbeddingAdversary(Adversary[EmbeddingConfig]):
         """The perturbation after each step, ``(batch, tokens, hidden)`` each, inside the ball."""
         batch, embedded = minibatch.prompts
         clean = embedded.detach().float()
-        real = torch.arange(clean.shape[1], device=clean.device) <= batch.answer[:, None]
+        real = batch.real
         clean_norm = self._norm(clean * real[..., None])
         radius = self.config.radius * clean_norm
         generator = torch.Generator().manual_seed(seed * 1_000_003 + minibatch.step)

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import linear, pad
 
 from robust_prefix.artifacts import load_tensors, save_tensors
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.backbones.base import LayerPrefixes
 from robust_prefix.errors import ArtifactError
 from robust_prefix.tasks import Task
@@ -36,15 +36,18 @@ class Learned:
             nothing. All where None.
         kernel: ``(width, hidden)`` that the prompt's embeddings are convolved with. None where they
             are taken as they are.
+        head: weights and, in the last column, biases of a linear classification head ``(classes,
+            hidden + 1)`` over the state at the answer position; None where label words answer.
     """
 
     tensor: Tensor
     soft_tokens: Tensor | None = None
     layers: tuple[int, ...] | None = None
     kernel: Tensor | None = None
+    head: Tensor | None = None
 
     @classmethod
-    def compiled(cls, backbone: CausalBackbone, soft_tokens: Tensor, length: int) -> Learned:
+    def compiled(cls, backbone: Backbone, soft_tokens: Tensor, length: int) -> Learned:
         """Soft tokens of which the first ``length`` stand before the prompt."""
         return cls(backbone.compile(soft_tokens[:length]), soft_tokens)
 
@@ -80,9 +83,29 @@ class Learned:
             embedded = embedded + weights * padded[:, first : first + tokens]
         return embedded
 
+    def scores(self, backbone: Backbone, state: Tensor, words: Tensor | None = None) -> Tensor:
+        """Scores from states at the answer position after the last layer ``(batch, hidden)``.
+
+        Args:
+            words: tokens or, where there is a head, classes to score; all where not given.
+
+        Returns:
+            float32 ``(batch, words)``.
+        """
+        if self.head is None:
+            return backbone.next_token_logits(state, words)
+        head = self.head.float()
+        scores = linear(backbone.normed(state).float(), head[:, :-1], head[:, -1])
+        return scores if words is None else scores[:, words]
+
     def tensors(self) -> dict[str, Tensor]:
         """Those that are there, by the name they are stored under."""
-        named = {"prefix": self.tensor, "soft_tokens": self.soft_tokens, "kernel": self.kernel}
+        named = {
+            "prefix": self.tensor,
+            "soft_tokens": self.soft_tokens,
+            "kernel": self.kernel,
+            "head": self.head,
+        }
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Learned:
@@ -100,6 +123,7 @@ class Learned:
             tensor=changed["prefix"],
             soft_tokens=changed.get("soft_tokens"),
             kernel=changed.get("kernel"),
+            head=changed.get("head"),
         )
 
 
@@ -112,7 +136,7 @@ class Prefix:
         base_model: the name the base model was loaded by.
         base_fingerprint: the base model's fingerprint.
         config: the settings that made it, as JSON values.
-        soft_tokens, layers, kernel: see :class:`Learned`; float32.
+        soft_tokens, layers, kernel, head: see :class:`Learned`; float32.
     """
 
     tensor: Tensor
@@ -122,9 +146,10 @@ class Prefix:
     soft_tokens: Tensor | None = None
     layers: tuple[int, ...] | None = None
     kernel: Tensor | None = None
+    head: Tensor | None = None
 
     @classmethod
-    def of(cls, learned: Learned, backbone: CausalBackbone, config: Mapping[str, Any]) -> Prefix:
+    def of(cls, learned: Learned, backbone: Backbone, config: Mapping[str, Any]) -> Prefix:
         """What was learned for ``backbone``, as a file holds it."""
         kept = learned.detach().to(torch.device("cpu"), torch.float32)
         return cls(
@@ -135,12 +160,13 @@ class Prefix:
             soft_tokens=kept.soft_tokens,
             layers=kept.layers,
             kernel=kept.kernel,
+            head=kept.head,
         )
 
     @property
     def learned(self) -> Learned:
         """The tensors alone."""
-        return Learned(self.tensor, self.soft_tokens, self.layers, self.kernel)
+        return Learned(self.tensor, self.soft_tokens, self.layers, self.kernel, self.head)
 
     @property
     def length(self) -> int:
@@ -153,8 +179,8 @@ class Prefix:
         # Keys and values that soft tokens were compiled to were not learned themselves.
         if self.soft_tokens is not None:
             return self.soft_tokens.numel()
-        kernel = 0 if self.kernel is None else self.kernel.numel()
-        return kernel + sum(tensor.numel() for tensor in self.learned.by_layer())
+        beside = sum(each.numel() for each in (self.kernel, self.head) if each is not None)
+        return beside + sum(tensor.numel() for tensor in self.learned.by_layer())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -166,7 +192,7 @@ class Prefix:
             digest.update(repr(self.layers).encode())
         return digest.hexdigest()[:16]
 
-    def check_base(self, backbone: CausalBackbone) -> None:
+    def check_base(self, backbone: Backbone) -> None:
         """Raise ArtifactError where ``backbone`` is not the model this prefix was trained on."""
         expected = backbone.prefix_shape(self.length)
         if tuple(self.tensor.shape) != expected:
@@ -180,6 +206,11 @@ class Prefix:
                     f"expected soft tokens or a kernel of {backbone.hidden_size} dimensions for "
                     f"{backbone.name}, got {rows.shape[1]} trained on {self.base_model}"
                 )
+        if self.head is not None and self.head.shape[1] != backbone.hidden_size + 1:
+            raise ArtifactError(
+                f"expected a head over {backbone.hidden_size} dimensions for {backbone.name}, "
+                f"got {self.head.shape[1] - 1} trained on {self.base_model}"
+            )
         if self.base_fingerprint != backbone.fingerprint:
             raise ArtifactError(
                 f"expected a prefix for {backbone.name} (fingerprint {backbone.fingerprint}), got "
@@ -188,10 +219,16 @@ class Prefix:
             )
 
     def check_template(self, task: Task) -> None:
-        """Raise ArtifactError where it lacks embeddings of virtual tokens in ``task``'s template.
+        """Raise ArtifactError where it lacks embeddings of virtual tokens in ``task``'s template,
+        or where its head has other classes.
 
         Those that a template begins with may be all of those before the prompt, or the last.
         """
+        if self.head is not None and len(self.head) != len(task.labels):
+            raise ArtifactError(
+                f"expected a head of the {len(task.labels)} classes of task {task.name!r}, got one "
+                f"of {len(self.head)}; train one on this task"
+            )
         before, inside = task.virtual_tokens
         inner = self.learned.inner_tokens
         have = 0 if inner is None else len(inner)
@@ -222,16 +259,17 @@ class Prefix:
             ArtifactError: the file is missing, damaged or not a prefix.
         """
         tensors, metadata = load_tensors(path, "prefix")
-        tensor, soft_tokens, kernel = map(tensors.get, ("prefix", "soft_tokens", "kernel"))
+        tensor, *matrices = map(tensors.get, ("prefix", "soft_tokens", "kernel", "head"))
         if (
             tensor is None
             or tensor.dim() != 5
             or tensor.shape[1] != 2
-            or any(rows is not None and rows.dim() != 2 for rows in (soft_tokens, kernel))
+            or any(rows is not None and rows.dim() != 2 for rows in matrices)
         ):
             raise ArtifactError(
                 "expected a tensor 'prefix' (layers, 2, kv_heads, length, head_dim) and, if any, "
-                f"'soft_tokens' (tokens, hidden) and 'kernel' (width, hidden) in {path}, "
+                "'soft_tokens' (tokens, hidden), 'kernel' (width, hidden) and 'head' (classes, "
+                f"hidden + 1) in {path}, "
                 f"got { ({name: tuple(t.shape) for name, t in tensors.items()}) }"
             )
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
@@ -242,9 +280,10 @@ class Prefix:
                 base_model=metadata["base_model"],
                 base_fingerprint=metadata["base_fingerprint"],
                 config=metadata["config"],
-                soft_tokens=soft_tokens,
+                soft_tokens=tensors.get("soft_tokens"),
                 layers=tuple(metadata["layers"]) if "layers" in metadata else None,
-                kernel=kernel,
+                kernel=tensors.get("kernel"),
+                head=tensors.get("head"),
             )
         except KeyError as error:
             raise ArtifactError(f"expected {error} in the metadata of {path}, got none") from None

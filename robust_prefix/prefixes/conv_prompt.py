@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.configs import ConvPromptConfig
 from robust_prefix.errors import ConfigError
 from robust_prefix.prefixes.base import Learned, Prefix
@@ -36,7 +36,7 @@ class Kernel(Trainable):
         super().__init__()
         self.kernel = nn.Parameter(start.clone())
 
-    def forward(self, backbone: CausalBackbone) -> Learned:
+    def forward(self, backbone: Backbone) -> Learned:
         nothing = torch.zeros(backbone.prefix_shape(0), device=self.kernel.device)
         return Learned(nothing, kernel=self.kernel)
 
@@ -54,7 +54,7 @@ class ConvPrompt(Method[ConvPromptConfig]):
         """Nothing stands before the prompt."""
         return 0
 
-    def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
+    def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:
         if start is None:
             return Kernel(torch.zeros(self.config.width, backbone.hidden_size))
         if start.kernel is None or len(start.kernel) != self.config.width:

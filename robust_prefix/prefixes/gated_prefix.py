@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.configs import GatedPrefixConfig
 from robust_prefix.errors import ConfigError
 from robust_prefix.prefixes.base import Learned, Prefix
@@ -64,7 +64,7 @@ class Gated(Trainable):
         of_keys = self.gates if self.gated == "both" else torch.ones_like(self.gates)
         return torch.cat([of_keys, self.gates], dim=1)
 
-    def forward(self, backbone: CausalBackbone) -> Learned:
+    def forward(self, backbone: Backbone) -> Learned:
         return Learned(self.tensor * self._factors())
 
     def notes(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class GatedPrefix(Method[GatedPrefixConfig]):
     formula = "2 * layers * kv_heads * head_dim * length"
     config_type = GatedPrefixConfig
 
-    def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
+    def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:
         if start is None:
             return Gated(initial_prefix(backbone, task, self.config), self.config)
         if start.layers is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError
 from robust_prefix.tasks import VIRTUAL, Fields, Task
@@ -18,7 +18,7 @@ DEMONSTRATIONS = 32
 
 
 def initial_tokens(
-    backbone: CausalBackbone, task: Task, init: str, length: int, text: str = ""
+    backbone: Backbone, task: Task, init: str, length: int, text: str = ""
 ) -> list[int]:
     """``length`` token ids to start from.
 
@@ -37,7 +37,7 @@ def initial_tokens(
     return [*words, *_drawn(frequent_tokens(backbone), length - len(words))][:length]
 
 
-def frequent_tokens(backbone: CausalBackbone) -> list[int]:
+def frequent_tokens(backbone: Backbone) -> list[int]:
     """The :data:`FREQUENT` lowest ids, tokens that were added for control left out.
 
     Byte-pair encoding gives out ids in the order of its merges, the most frequent pair first, so
@@ -51,7 +51,7 @@ def frequent_tokens(backbone: CausalBackbone) -> list[int]:
 
 
 @torch.no_grad()
-def mean_activations(backbone: CausalBackbone, task: Task, length: int) -> Tensor:
+def mean_activations(backbone: Backbone, task: Task, length: int) -> Tensor:
     """Mean keys and values of demonstrations, float32 ``(layers, 2, kv_heads, length, head_dim)``.
 
     A demonstration is one training text of each class in turn, in its prompt and with its label
@@ -81,7 +81,7 @@ def mean_activations(backbone: CausalBackbone, task: Task, length: int) -> Tenso
             share = length * (label + 1) // classes - length * label // classes
             tokens += [*row, backbone.word_token(word)][-share:] if share else []
         tokens = tokens if len(tokens) == length else _filled(tokens, length)
-        total += backbone.compile(backbone.embeddings[tokens]).float().cpu()
+        total += backbone.token_keys_and_values(tokens).cpu()
     return total / DEMONSTRATIONS
 
 

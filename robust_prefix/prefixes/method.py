@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.errors import ConfigError
 from robust_prefix.prefixes.base import Learned, Prefix
 from robust_prefix.tasks import Task
@@ -19,7 +19,7 @@ class Trainable(nn.Module, ABC):
     """The parameters of a method. The frozen model is given to it and never a part of it."""
 
     @abstractmethod
-    def forward(self, backbone: CausalBackbone) -> Learned:
+    def forward(self, backbone: Backbone) -> Learned:
         """What the model's passes take, with gradients to the parameters."""
 
     def notes(self) -> dict[str, Any]:
@@ -54,9 +54,11 @@ class Method(ABC, Generic[Config]):
         length: int = self.config.length  # type: ignore[attr-defined]
         return length + task.virtual_tokens[0]
 
-    def trainable(
-        self, backbone: CausalBackbone, task: Task, start: Prefix | None = None
-    ) -> Trainable:
+    def has_head(self, backbone: Backbone) -> bool:
+        """Whether a classification head answers on ``backbone``, and not the label words."""
+        return False
+
+    def trainable(self, backbone: Backbone, task: Task, start: Prefix | None = None) -> Trainable:
         """The parameters where training starts; what is random comes from torch's own generator.
 
         Args:
@@ -78,6 +80,12 @@ class Method(ABC, Generic[Config]):
                 f"expected virtual tokens for {self.name}, got length=0 and none in the template "
                 f"of task {task.name!r}; write {{prompt:3}} into it, or raise the length"
             )
+        if self.in_template and not backbone.causal:
+            raise ConfigError(
+                f"expected a decoder for {self.name}, whose virtual tokens stand before the text "
+                f"as embeddings, got {backbone.name}, where they would read the text; use "
+                "prefix-tuning or p-tuning-v2"
+            )
         if length >= backbone.max_positions:
             raise ConfigError(
                 f"expected a length below the {backbone.max_positions} positions of "
@@ -94,5 +102,5 @@ class Method(ABC, Generic[Config]):
         return self.build(backbone, task, start)
 
     @abstractmethod
-    def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
+    def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:
         """What ``trainable`` returns, the length and ``start`` being checked."""

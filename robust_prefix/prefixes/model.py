@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_prefix.backbones import CausalBackbone, TokenBatch
+from robust_prefix.backbones import Backbone, TokenBatch
 from robust_prefix.backbones.base import LayerPrefixes
 from robust_prefix.errors import ConfigError, InputError
 from robust_prefix.prefixes.base import Prefix
@@ -67,7 +67,7 @@ class Inputs:
         """The rows at ``indices``, in that order."""
         return Inputs(
             tuple(self.texts[index] for index in indices.tolist()),
-            TokenBatch(self.batch.ids[indices], self.batch.answer[indices]),
+            self.batch.select(indices),
             self.embedded[indices],
         )
 
@@ -79,15 +79,27 @@ def margins(logits: Tensor) -> Tensor:
 
 
 class Prompter:
-    """Turns texts into prompts that end at the answer position, and names the classes' tokens.
+    """Turns texts into prompts, and says where among the scores each class is.
+
+    Args:
+        head: a classification head answers, and not the label words.
+
+    Attributes:
+        label_tokens: each class's place among the scores ``(classes,)``: the token of its label
+            word, or its number where a head answers.
 
     Raises:
-        ConfigError: a label word is not one token, or two label words are the same token.
+        ConfigError: a label word is not one token, two label words are the same token, or the
+            template does not fit the model.
     """
 
-    def __init__(self, backbone: CausalBackbone, task: Task) -> None:
+    def __init__(self, backbone: Backbone, task: Task, head: bool = False) -> None:
         self.backbone = backbone
         self.task = task
+        check_template(backbone, task, head)
+        if head:
+            self.label_tokens = torch.arange(len(task.labels), device=backbone.device)
+            return
         tokens = [backbone.word_token(word) for word in task.label_words]
         if len(set(tokens)) != len(tokens):
             raise ConfigError(
@@ -165,6 +177,34 @@ class Prompter:
             room -= len(row) - limit
 
 
+def check_template(backbone: Backbone, task: Task, head: bool) -> None:
+    """Raise ConfigError where ``task``'s template is not one for ``backbone``.
+
+    Args:
+        head: a classification head answers, and not the label words.
+    """
+    owner = f"the template of task {task.name!r}"
+    if task.mask is not None and backbone.mask_token is None:
+        raise ConfigError(
+            f"expected {owner} without {{mask}} for {backbone.name}, which does not fill in "
+            f"blanks, got {task.template!r}; end it with the question instead"
+        )
+    if head:
+        return
+    if not backbone.vocabulary:
+        raise ConfigError(
+            f"expected a model that predicts words for the label words of task {task.name!r}, got "
+            f"{backbone.name}, which has no language-model head; learn a classification head: "
+            "p-tuning-v2, or prefix-tuning(answer=head)"
+        )
+    if task.mask is None and backbone.mask_token is not None:
+        raise ConfigError(
+            f"expected {{mask}} in {owner} for {backbone.name}, which reads both ways and predicts "
+            f"the label word there, got {task.template!r}; write it as "
+            "'{text} it was {mask} .', or learn a classification head with p-tuning-v2"
+        )
+
+
 def _share(room: int, lengths: Sequence[int]) -> list[int]:
     """What each column keeps of ``room`` tokens: the longest are cut to one common length."""
     keep = list(lengths)
@@ -184,13 +224,13 @@ class PrefixModel:
             for the virtual tokens of the task's template.
     """
 
-    def __init__(self, backbone: CausalBackbone, task: Task, prefix: Prefix) -> None:
+    def __init__(self, backbone: Backbone, task: Task, prefix: Prefix) -> None:
         prefix.check_base(backbone)
         prefix.check_template(task)
         self.backbone = backbone
         self.task = task
         self.prefix = prefix
-        self.prompter = Prompter(backbone, task)
+        self.prompter = Prompter(backbone, task, head=prefix.head is not None)
         # The layers compute in the backbone's type; casting once spares every pass from it.
         self.learned = prefix.learned.to(backbone.device, backbone.dtype)
         self.prefix_tensor = self.learned.by_layer()
@@ -203,13 +243,18 @@ class PrefixModel:
         return Inputs(encoded.texts, batch, self.learned.interact(embedded))
 
     def embed(self, batch: TokenBatch, past: int | Tensor) -> Tensor:
-        """Embeddings, see ``CausalBackbone.embed``; the first layer gets what the prefix's
+        """Embeddings, see ``Backbone.embed``; the first layer gets what the prefix's
         ``interact`` makes of them."""
         return self.backbone.embed(batch, past, self.learned.inner_tokens)
 
     def label_logits(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
         """Class scores from states after the last layer: float32 ``(batch, classes)``."""
-        return self.backbone.next_token_logits(batch.at_answer(hidden), self.prompter.label_tokens)
+        return self.class_scores(batch.at_answer(hidden))
+
+    def class_scores(self, state: Tensor) -> Tensor:
+        """Class scores from states at the answer position after the last layer ``(batch, hidden)``:
+        float32 ``(batch, classes)``."""
+        return self.learned.scores(self.backbone, state, self.prompter.label_tokens)
 
     def logits(self, inputs: Inputs, prefixes: LayerPrefixes | None = None) -> Tensor:
         """Class scores of one batch: float32 ``(batch, classes)``.
@@ -232,10 +277,10 @@ class PrefixModel:
         """Class scores from states before layer ``start``: float32 ``(batch, classes)``.
 
         Args:
-            hidden, prefixes, seen: see ``CausalBackbone.run_layers``.
+            hidden, prefixes, seen: see ``Backbone.run_layers``.
         """
         state = self.backbone.run_to_answer(hidden, start, batch, prefixes, seen)
-        return self.backbone.next_token_logits(state, self.prompter.label_tokens)
+        return self.class_scores(state)
 
     def answer_states(
         self, encoded: Encoded, layers: Sequence[int]
@@ -254,7 +299,7 @@ class PrefixModel:
         states: dict[int, Tensor] = {}
         done = 0
         for stop in sorted({*layers, self.backbone.num_layers}):
-            hidden = self.backbone.run_layers(hidden, done, stop, self.prefix_tensor)
+            hidden = self.backbone.run_layers(hidden, done, stop, batch, self.prefix_tensor)
             done = stop
             if stop in layers:
                 states[stop] = batch.at_answer(hidden).float()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.configs import PTuningConfig
 from robust_prefix.prefixes.base import Learned, Prefix
 from robust_prefix.prefixes.method import Method, Trainable
@@ -60,7 +60,7 @@ class EncodedPrompt(Trainable):
             nn.init.zeros_(output.weight)
             nn.init.zeros_(output.bias)
 
-    def forward(self, backbone: CausalBackbone) -> Learned:
+    def forward(self, backbone: Backbone) -> Learned:
         states = self.embedding if self.lstm is None else self.lstm(self.embedding)[0]
         soft_tokens = self.get_buffer("start") + self.mlp(states)
         return Learned.compiled(backbone, soft_tokens, self.length)
@@ -76,7 +76,7 @@ class PTuning(Method[PTuningConfig]):
     config_type = PTuningConfig
     in_template = True
 
-    def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
+    def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:
         length = self.length(task)
         tokens = length + task.virtual_tokens[1]
         first = initial_embeddings(backbone, task, self.config, tokens, start)

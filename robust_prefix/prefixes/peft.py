@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.files import atomic_path, read_json, write_json
 from robust_prefix.prefixes.base import Learned, Prefix
@@ -81,7 +81,7 @@ class PeftCheckpoint:
             )
         return cls(METHOD_OF[kind], config.get("base_model_name_or_path") or "", embeddings)
 
-    def prefix(self, backbone: CausalBackbone) -> Prefix:
+    def prefix(self, backbone: Backbone) -> Prefix:
         """What gives ``backbone`` the answers that it gives through PEFT.
 
         Raises:
@@ -93,6 +93,11 @@ class PeftCheckpoint:
             raise ConfigError(
                 f"expected fewer virtual tokens than the {backbone.max_positions} positions of "
                 f"{backbone.name}, got {tokens}"
+            )
+        if not backbone.causal:
+            raise ConfigError(
+                f"expected a decoder for a PEFT checkpoint, got {backbone.name}; its prefixes for "
+                "other families come with heads that are not read here"
             )
         shape = backbone.prefix_shape(tokens)
         deep = self.method == "prefix-tuning"
@@ -146,6 +151,11 @@ def write_peft(prefix: Prefix, folder: str | Path) -> dict[str, Any]:
         raise ConfigError(
             "expected a prefix in every layer, as PEFT has it, got one in the layers "
             f"{prefix.layers}; train one in all"
+        )
+    if prefix.head is not None:
+        raise ConfigError(
+            "expected a prefix whose label words answer, which is what PEFT's causal models do, "
+            "got one with a classification head; train prefix-tuning(answer=words)"
         )
     if soft_tokens is None:
         kind = "PREFIX_TUNING"

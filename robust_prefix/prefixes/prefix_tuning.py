@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.configs import GatedPrefixConfig, PrefixTuningConfig
 from robust_prefix.errors import ConfigError
 from robust_prefix.prefixes.base import Learned, Prefix
+from robust_prefix.prefixes.head import WithHead, initial_head
 from robust_prefix.prefixes.initial import initial_tokens, mean_activations
 from robust_prefix.prefixes.method import Method, Trainable
 from robust_prefix.tasks import Task
@@ -32,7 +33,7 @@ class DirectPrefix(Trainable):
         self.num_layers = len(start)
         self.tensor = nn.Parameter(_at(start, layers).clone())
 
-    def forward(self, backbone: CausalBackbone) -> Learned:
+    def forward(self, backbone: Backbone) -> Learned:
         return Learned(_spread(self.tensor, self.layers, self.num_layers), layers=self.layers)
 
 
@@ -56,7 +57,7 @@ class MLPPrefix(Trainable):
         nn.init.zeros_(output.bias)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.Tanh(), output)
 
-    def forward(self, backbone: CausalBackbone) -> Learned:
+    def forward(self, backbone: Backbone) -> Learned:
         start = self.get_buffer("start")
         layers, two, heads, length, head_dim = start.shape
         change = self.mlp(self.embedding).view(length, layers, two, heads, head_dim)
@@ -73,7 +74,12 @@ class PrefixTuning(Method[PrefixTuningConfig]):
     formula = "2 * layers * kv_heads * head_dim * length"
     config_type = PrefixTuningConfig
 
-    def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
+    def has_head(self, backbone: Backbone) -> bool:
+        """See ``Method``. By itself only where the model has no words to answer with."""
+        answer = self.config.answer
+        return answer == "head" or (answer == "auto" and not backbone.vocabulary)
+
+    def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:
         layers = chosen_layers(self.config.layers, backbone)
         if start is not None and start.layers != layers:
             raise ConfigError(
@@ -81,11 +87,15 @@ class PrefixTuning(Method[PrefixTuningConfig]):
                 f"{'all' if start.layers is None else start.layers}; ask for these"
             )
         tensor = start.tensor if start is not None else initial_prefix(backbone, task, self.config)
-        return build_parameters(tensor, self.config, layers)
+        parameters = build_parameters(tensor, self.config, layers)
+        if not self.has_head(backbone):
+            return parameters
+        head = start.head if start is not None else None
+        return WithHead(parameters, initial_head(backbone, task) if head is None else head)
 
 
 def initial_prefix(
-    backbone: CausalBackbone, task: Task, config: PrefixTuningConfig | GatedPrefixConfig
+    backbone: Backbone, task: Task, config: PrefixTuningConfig | GatedPrefixConfig
 ) -> Tensor:
     """Where training starts: float32 ``(layers, 2, kv_heads, length, head_dim)``.
 
@@ -97,8 +107,7 @@ def initial_prefix(
     if config.init == "activations":
         return mean_activations(backbone, task, config.length)
     tokens = initial_tokens(backbone, task, config.init, config.length, config.init_text)
-    with torch.no_grad():
-        return backbone.compile(backbone.embeddings[tokens]).float().cpu()
+    return backbone.token_keys_and_values(tokens).cpu()
 
 
 def build_parameters(
@@ -110,7 +119,7 @@ def build_parameters(
     return DirectPrefix(start, layers)
 
 
-def chosen_layers(text: str, backbone: CausalBackbone) -> tuple[int, ...] | None:
+def chosen_layers(text: str, backbone: Backbone) -> tuple[int, ...] | None:
     """The layers that ``PrefixTuningConfig.layers`` names, in order; None for all.
 
     Raises:

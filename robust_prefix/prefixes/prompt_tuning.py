@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.configs import PromptTuningConfig, PTuningConfig
 from robust_prefix.errors import ConfigError
 from robust_prefix.prefixes.base import Learned, Prefix
@@ -33,7 +33,7 @@ class SoftPrompt(Trainable):
         self.soft_tokens = nn.Parameter(start.clone())
         self.length = length
 
-    def forward(self, backbone: CausalBackbone) -> Learned:
+    def forward(self, backbone: Backbone) -> Learned:
         return Learned.compiled(backbone, self.soft_tokens, self.length)
 
 
@@ -47,7 +47,7 @@ class PromptTuning(Method[PromptTuningConfig]):
     config_type = PromptTuningConfig
     in_template = True
 
-    def build(self, backbone: CausalBackbone, task: Task, start: Prefix | None) -> Trainable:
+    def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:
         length = self.length(task)
         tokens = length + task.virtual_tokens[1]
         first = initial_embeddings(backbone, task, self.config, tokens, start)
@@ -57,7 +57,7 @@ class PromptTuning(Method[PromptTuningConfig]):
 
 
 def initial_embeddings(
-    backbone: CausalBackbone,
+    backbone: Backbone,
     task: Task,
     config: PromptTuningConfig | PTuningConfig,
     tokens: int,

@@ -11,13 +11,15 @@ from robust_prefix.prefixes.conv_prompt import ConvPrompt
 from robust_prefix.prefixes.gated_prefix import GatedPrefix
 from robust_prefix.prefixes.method import Method
 from robust_prefix.prefixes.p_tuning import PTuning
+from robust_prefix.prefixes.p_tuning_v2 import PTuningV2
 from robust_prefix.prefixes.prefix_tuning import PrefixTuning
 from robust_prefix.prefixes.prompt_tuning import PromptTuning
 from robust_prefix.specs import build_config, parse_spec
 from robust_prefix.tasks import Task
 
 METHODS: dict[str, type[Method[Any]]] = {
-    method.name: method for method in (PrefixTuning, GatedPrefix, PromptTuning, PTuning, ConvPrompt)
+    method.name: method
+    for method in (PrefixTuning, PTuningV2, GatedPrefix, PromptTuning, PTuning, ConvPrompt)
 }
 
 
@@ -68,7 +70,7 @@ def method_to_go_on(start: Prefix, task: Task, text: str | None, **settings: Any
 def method_of(config: object) -> Method[Any]:
     """The method that a configuration is one of."""
     for method in METHODS.values():
-        if isinstance(config, method.config_type):
+        if type(config) is method.config_type:
             return method(config)
     raise ConfigError(
         f"expected the configuration of a method ({', '.join(METHODS)}), got {config!r}"

@@ -2,7 +2,8 @@
 
 An attack asks about hundreds of variants of one sentence. Rows that are the same are run once, and
 what rows have in common from their first token on is run once for all, and for the calls that
-follow: under causal attention its keys and values depend on nothing that comes after.
+follow: under causal attention, and there alone, its keys and values depend on nothing that comes
+after.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robust_prefix.backbones import CausalBackbone
 from robust_prefix.data import token_batches
 
 if TYPE_CHECKING:
@@ -51,12 +53,16 @@ class Beginnings:
         return iter(list(self._kept))
 
     def keys_and_values(
-        self, model: PrefixModel, tokens: tuple[int, ...], prefix: Tensor
+        self,
+        model: PrefixModel,
+        backbone: CausalBackbone,
+        tokens: tuple[int, ...],
+        prefix: Tensor,
     ) -> Tensor:
         """``(layers, 2, kv_heads, tokens, head_dim)``, computed where they are not known."""
         if tokens not in self._kept:
-            hidden = model.embed(model.backbone.pad([tokens]), model.prefix.length)
-            self._kept[tokens] = model.backbone.record(hidden, prefix)[:, 0]
+            hidden = model.embed(backbone.pad([tokens]), model.prefix.length)
+            self._kept[tokens] = backbone.record(hidden, prefix)[:, 0]
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(tokens)
@@ -78,21 +84,23 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
     prefix, length = model.prefix_tensor, model.prefix.length
     first: tuple[int, ...] = ()
     shared = [0] * len(rows)
-    passes = model.backbone.passes
+    backbone = model.backbone
+    passes = backbone.passes
     ran = 0.0
     # In a layer without a prefix a beginning would stand elsewhere; a kernel reaches back into it.
-    if isinstance(prefix, Tensor) and model.learned.kernel is None:
+    alone = not isinstance(prefix, Tensor) or model.learned.kernel is not None
+    if isinstance(backbone, CausalBackbone) and not alone:
         first, shared = shared_beginning(rows, tuple(model.beginnings))
         if first:
             new, before = first not in tuple(model.beginnings), passes.forward
-            known = model.beginnings.keys_and_values(model, first, prefix)
+            known = model.beginnings.keys_and_values(model, backbone, first, prefix)
             prefix = torch.cat([prefix, known[:, :, :, : max(shared)]], dim=3)
             # What was run of each text, instead of whole texts.
             part = sum(1 - count / len(row) for count, row in zip(shared, rows, strict=True))
             ran = before + part + new * len(first) / max(map(len, rows))
     rests = [row[count:] for row, count in zip(rows, shared, strict=True)]
     for batch in token_batches([len(rest) for rest in rests], batch_size * _TOKENS_A_TEXT):
-        tokens = model.backbone.pad([rests[index] for index in batch])
+        tokens = backbone.pad([rests[index] for index in batch])
         seen = None
         if first:
             seen = torch.tensor([shared[index] for index in batch], device=tokens.ids.device)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import normalize
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.errors import ArtifactError
 from robust_prefix.prefixes.base import Prefix
 
 
 @torch.no_grad()
 def nearest_words(
-    prefix: Prefix, backbone: CausalBackbone, count: int = 5
+    prefix: Prefix, backbone: Backbone, count: int = 5
 ) -> list[list[tuple[str, float]]]:
     """The vocabulary entries nearest to each soft token, by cosine (Lester et al. 2021, section 7).
 

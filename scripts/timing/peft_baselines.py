@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.prefixes.peft import PeftCheckpoint
 
@@ -39,13 +39,13 @@ def load_prefix(peft_model: Any, prefix: Tensor) -> None:
         prefix_weight(peft_model).copy_(to_peft(prefix))
 
 
-def prefix_of(peft_model: Any, backbone: CausalBackbone) -> Prefix:
+def prefix_of(peft_model: Any, backbone: Backbone) -> Prefix:
     """What PEFT trained, as ours."""
     weight = prefix_weight(peft_model).detach().float().cpu()
     return PeftCheckpoint("prefix-tuning", backbone.name, weight).prefix(backbone)
 
 
-def causal_lm(backbone: CausalBackbone, length: int) -> Any:
+def causal_lm(backbone: Backbone, length: int) -> Any:
     """PEFT's prefix-tuning of the very same language model, its prefix drawn by PEFT."""
     from peft import PrefixTuningConfig, get_peft_model
 
@@ -53,7 +53,7 @@ def causal_lm(backbone: CausalBackbone, length: int) -> Any:
     return get_peft_model(backbone.model, config).eval()
 
 
-def sequence_classifier(backbone: CausalBackbone, length: int, label_tokens: Tensor) -> Any:
+def sequence_classifier(backbone: Backbone, length: int, label_tokens: Tensor) -> Any:
     """PEFT's prefix-tuning of a sequence classifier over the very same layers.
 
     Args:
@@ -97,7 +97,7 @@ def classifier_of(model: PrefixModel) -> Victim:
     return Victim(peft_model).eval()
 
 
-def plain_tokenizer(backbone: CausalBackbone) -> Any:
+def plain_tokenizer(backbone: Backbone) -> Any:
     """The tokenizer set so that PEFT's model reads the prompts that ours reads.
 
     On the right, since the positions of a causal model count from the first column, padding

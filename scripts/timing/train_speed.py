@@ -25,7 +25,7 @@ from torch.nn import Module
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.files import write_text
@@ -179,7 +179,7 @@ def peft_rows(prompter: Prompter, material: Material, causal: bool) -> list[dict
 def train_peft(
     peft_model: Any,
     rows: Sequence[dict[str, Any]],
-    backbone: CausalBackbone,
+    backbone: Backbone,
     batch_size: int,
     seed: int,
     by_length: bool = False,

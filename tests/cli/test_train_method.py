@@ -12,6 +12,7 @@ from robust_prefix.lengths import LENGTHS_FILE, LengthCurve
 from robust_prefix.prefixes import METHODS
 from robust_prefix.runs import Run
 
+from ..families import tiny_encoder
 from .conftest import Cli
 
 FLOAT32 = ("--dtype", "float32")
@@ -33,6 +34,29 @@ def test_a_method_is_trained_and_gone_on_with(
     assert prefix.config["prefix"]["length"] == 3
     parameters = json.loads(second.stdout.splitlines()[-1])["parameters"]
     assert parameters["trainable"] == parameters["during_training"] == 96
+
+
+def test_an_encoder_is_trained_with_a_head_and_defended(
+    cli: Cli, tmp_path: Path, data_dir: Path
+) -> None:
+    encoder = tiny_encoder("bert", words=False)
+    encoder.model.save_pretrained(tmp_path / "model")
+    encoder.tokenizer.save_pretrained(tmp_path / "model")
+    common = ("--data-dir", data_dir, *FLOAT32)
+    run = tmp_path / "run"
+    trained = cli(
+        *("train", "--out", run, "--model", tmp_path / "model", "--length", 3, "--epochs", 0.5),
+        *common,
+    )
+    assert trained.exit_code == 0, trained.stderr
+    assert "642 trained parameters" in " ".join(trained.stderr.split())  # 576 and a head of 66
+    fitted = cli("fit-subspaces", run, *common)
+    assert fitted.exit_code == 0, fitted.stderr
+    defended = cli(
+        "predict", run, "--defense", "robust-prefix(steps=2)", input="the film is good\n"
+    )
+    assert defended.exit_code == 0, defended.stderr
+    assert json.loads(defended.stdout)["label"] in ("negative", "positive")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ SPECS = {
     "gated-prefix(length=4, init=activations)": PLAIN,
     "gated-prefix(length=4, gate=token, gated=both)": PLAIN,
     "conv-prompt(width=3)": PLAIN,
+    "p-tuning-v2(length=4, layers=0-1)": PLAIN,
     "prompt-tuning(length=4)": PLAIN,
     "prompt-tuning(length=0)": "{text} is it{prompt:3} good ?{prompt:1}",
     "p-tuning(length=4, encoder_width=16)": PLAIN,
@@ -86,11 +88,13 @@ def test_training_changes_what_is_learned_and_counts_it(
         "head_dim": backbone.head_dim,
         "hidden": backbone.hidden_size,
         "length": method.length(task) + task.virtual_tokens[1],
+        "classes": len(task.labels),
         "width": len(prefix.kernel) if prefix.kernel is not None else 0,
     }
-    kept = 1
-    for factor in method.formula.split(" * "):
-        kept *= sizes[factor] if factor in sizes else int(factor)
+    kept = 0
+    for term in method.formula.split(" + "):
+        factors = (sizes[f] if f in sizes else int(f) for f in term.split(" * "))
+        kept += math.prod(factors)
     assert prefix.parameters == kept
     assert prefix.config["trained_parameters"] >= kept
     parameters = measured_run(backbone, task, prefix).measurements["parameters"]

@@ -69,7 +69,7 @@ def our_logits(backbone: CausalBackbone, prefix: Prefix) -> torch.Tensor:
     batch = backbone.pad(IDS)
     with torch.no_grad():
         hidden = backbone.embed(batch, prefix.length)
-        hidden = backbone.run_layers(hidden, 0, backbone.num_layers, prefix.tensor)
+        hidden = backbone.run_layers(hidden, 0, backbone.num_layers, batch, prefix.tensor)
         return backbone.next_token_logits(batch.at_answer(hidden))
 
 

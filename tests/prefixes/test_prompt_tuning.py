@@ -29,7 +29,7 @@ def test_compiled_tokens_are_the_models_own_forward(any_backbone: CausalBackbone
     compiled = SoftPrompt(soft, 5)
     learned = compiled(any_backbone)
     hidden = any_backbone.embed(batch, learned.length)
-    hidden = any_backbone.run_layers(hidden, 0, any_backbone.num_layers, learned.tensor)
+    hidden = any_backbone.run_layers(hidden, 0, any_backbone.num_layers, batch, learned.tensor)
     ours = any_backbone.next_token_logits(batch.at_answer(hidden))
 
     assert theirs.std() > 0.1
