@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones.base import LayerPrefixes
 from robust_prefix.data import token_batches
 
 if TYPE_CHECKING:
@@ -85,14 +86,11 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
     first: tuple[int, ...] = ()
     shared = [0] * len(rows)
     backbone = model.backbone
-    passes = backbone.passes
     ran = 0.0
-    # In a layer without a prefix a beginning would stand elsewhere; a kernel reaches back into it.
-    alone = not isinstance(prefix, Tensor) or model.learned.kernel is not None
-    if isinstance(backbone, CausalBackbone) and not alone:
+    if isinstance(backbone, CausalBackbone) and _can_share(model, prefix):
         first, shared = shared_beginning(rows, tuple(model.beginnings))
         if first:
-            new, before = first not in tuple(model.beginnings), passes.forward
+            new, before = first not in tuple(model.beginnings), backbone.passes.forward
             known = model.beginnings.keys_and_values(model, backbone, first, prefix)
             prefix = torch.cat([prefix, known[:, :, :, : max(shared)]], dim=3)
             # What was run of each text, instead of whole texts.
@@ -108,9 +106,14 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
         hidden = model.learned.interact(model.embed(tokens, length if seen is None else seen))
         scores[batch] = model.run_to_logits(tokens, hidden, 0, prefix, seen).cpu()
     if first:
-        passes.forward = ran
+        backbone.passes.forward = ran
     places = {row: index for index, row in enumerate(rows)}
     return scores[[places[row] for row in encoded.rows]]
+
+
+def _can_share(model: PrefixModel, prefix: LayerPrefixes) -> TypeGuard[Tensor]:
+    """In a layer without a prefix a beginning would stand elsewhere; a kernel looks back at it."""
+    return isinstance(prefix, Tensor) and model.learned.kernel is None
 
 
 def shared_beginning(
