@@ -87,7 +87,7 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
     shared = [0] * len(rows)
     backbone = model.backbone
     ran = 0.0
-    if isinstance(backbone, CausalBackbone) and _can_share(model, prefix):
+    if isinstance(backbone, CausalBackbone) and _can_share(prefix, model):
         first, shared = shared_beginning(rows, tuple(model.beginnings))
         if first:
             new, before = first not in tuple(model.beginnings), backbone.passes.forward
@@ -111,7 +111,7 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
     return scores[[places[row] for row in encoded.rows]]
 
 
-def _can_share(model: PrefixModel, prefix: LayerPrefixes) -> TypeGuard[Tensor]:
+def _can_share(prefix: LayerPrefixes, model: PrefixModel) -> TypeGuard[Tensor]:
     """In a layer without a prefix a beginning would stand elsewhere; a kernel looks back at it."""
     return isinstance(prefix, Tensor) and model.learned.kernel is None
 
