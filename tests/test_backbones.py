@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
-from robust_prefix.backbones import CausalBackbone, load_backbone
+from robust_prefix.backbones import CausalBackbone, attention, load_backbone
 from robust_prefix.backbones.packing import Packing
 from robust_prefix.errors import ConfigError, InputError, ResourceError
 
@@ -106,6 +106,28 @@ def test_packed_texts_are_what_padded_ones_are(
             assert slopes[0].abs().max() > 1e-3
             torch.testing.assert_close(*slopes, atol=2e-4, rtol=1e-3)
     assert backbone.model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+def test_long_texts_get_the_fused_attention_and_the_same_answers(
+    any_backbone: CausalBackbone, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [[5, 6, 7, 8, 9, 10, 11], [300, 301] if packed else [300] * 7]
+    batch = any_backbone.pad(rows)
+    assert Packing(batch).pays == packed
+    prefix = torch.randn(any_backbone.prefix_shape(5), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        hidden = any_backbone.embed(batch, 5)
+        short = any_backbone.run_to_answer(hidden, 0, batch, prefix)
+
+        def refuse(*_: object) -> torch.Tensor:
+            raise RuntimeError("the plain products were asked about a long text")
+
+        monkeypatch.setattr(attention, "_SHORT", 11)  # a prefix of 5 and 7 tokens are 12 keys
+        monkeypatch.setattr(attention, "grouped_attention", refuse)
+        fused = any_backbone.run_to_answer(hidden, 0, batch, prefix)
+    assert short.std() > 0.1
+    torch.testing.assert_close(fused, short, atol=2e-5, rtol=1e-4)
 
 
 def test_texts_of_one_length_need_no_packing(backbone: CausalBackbone) -> None:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.data import token_batches
-from robust_prefix.prefixes import Encoded, Prefix, PrefixModel, plain_scores
+from robust_prefix.prefixes import Encoded, Prefix, PrefixModel, plain_scores, scoring
 from robust_prefix.prefixes.scoring import shared_beginning
 from robust_prefix.tasks import Fields, Task
 
@@ -81,11 +81,18 @@ def test_a_beginning_is_kept_for_the_next_call(model: PrefixModel) -> None:
     assert 0 < warm < passes.forward - 0.5, "the beginning was run again"
 
 
-def test_kept_beginnings_are_few(model: PrefixModel) -> None:
+def test_so_many_tokens_are_kept_and_no_more(
+    model: PrefixModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_KEPT_TOKENS", 60)
     model.beginnings.clear()
     for number in range(9):
-        plain_scores(model, model.prompter.encode(_candidates([*f"{number * 7919}", *WORDS])))
-    assert 1 <= len(list(model.beginnings)) <= 4
+        texts = _candidates([f"{number * 7919}", *WORDS])
+        found = plain_scores(model, model.prompter.encode(texts))
+        torch.testing.assert_close(found, _alone(model, texts), atol=2e-4, rtol=1e-3)
+        assert 1 <= len(list(model.beginnings)) < 20
+    model.beginnings.clear()
+    assert not list(model.beginnings)
 
 
 rows = st.lists(

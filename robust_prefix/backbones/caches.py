@@ -12,17 +12,27 @@ from torch import Tensor
 
 from robust_prefix.backbones.base import LayerPrefixes
 
+Recorded = dict[int, tuple[Tensor, Tensor]]
+"""By layer, keys and values of the texts alone, each ``(batch, kv_heads, tokens, head_dim)``."""
+
 
 class PrefixCache:
-    """Puts the prefix before the keys and values of the text."""
+    """Puts the prefix before the keys and values of the text.
 
-    def __init__(self, prefixes: LayerPrefixes) -> None:
+    Args:
+        recorded: filled with what each layer computes for its text, where given.
+    """
+
+    def __init__(self, prefixes: LayerPrefixes, recorded: Recorded | None = None) -> None:
         self.prefixes = prefixes
+        self.recorded = recorded
 
     def update(
         self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Keys and values of prefix and text, ``(batch, kv_heads, past + tokens, head_dim)``."""
+        if self.recorded is not None:
+            self.recorded[layer] = keys, values
         prefix = self.prefixes[layer].to(keys.dtype)
         if prefix.dim() == 4:
             prefix = prefix.expand(keys.shape[0], *prefix.shape)

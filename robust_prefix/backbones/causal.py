@@ -7,7 +7,8 @@ defence run only the layers its loss reads and continue from their states.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from robust_prefix.backbones.architectures import ARCHITECTURES, Rotary
 from robust_prefix.backbones.attention import own_attention
 from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch
-from robust_prefix.backbones.caches import GivenCache, PrefixCache, RecordingCache
+from robust_prefix.backbones.caches import GivenCache, PrefixCache, Recorded, RecordingCache
 from robust_prefix.backbones.packing import PackedCache, Packing
 from robust_prefix.errors import ConfigError
 
@@ -50,6 +51,7 @@ class CausalBackbone(Backbone):
                 f"window of {window} tokens"
             )
         super().__init__(model, tokenizer, name)
+        self._recorded: Recorded | None = None
         self.architecture = ARCHITECTURES[kind]
         self._decoder: nn.Module = getattr(model, self.architecture.decoder)
         self._layers = getattr(self._decoder, self.architecture.layers)
@@ -88,7 +90,7 @@ class CausalBackbone(Backbone):
         """See ``Backbone``."""
         if start == stop:
             return hidden
-        return self._run(hidden, start, stop, PrefixCache(prefixes), seen)
+        return self._run(hidden, start, stop, PrefixCache(prefixes, self._recorded), seen)
 
     def run_layer_at_answer(
         self,
@@ -116,7 +118,8 @@ class CausalBackbone(Backbone):
         past = prefixes[layer].shape[-2]
         positions = self._positions(hidden.shape[1], past if seen is None else seen)
         keys, values = split(module, hidden, self._rotary(hidden, positions))
-        cache = GivenCache(*PrefixCache(prefixes).update(keys, values, layer))
+        known = PrefixCache(prefixes, self._recorded).update(keys, values, layer)
+        cache = GivenCache(*known)
         rows = torch.arange(len(hidden), device=hidden.device)
         answer = positions.expand(len(hidden), -1)[rows, batch.answer][:, None]
         mask = self._mask(hidden.shape[1], hidden.dtype, past, seen)
@@ -138,7 +141,7 @@ class CausalBackbone(Backbone):
         last = self.num_layers - 1
         packing = Packing(batch)
         if packing.pays and start < last:
-            cache = PackedCache(prefixes, packing)
+            cache = PackedCache(prefixes, packing, self._recorded)
             hidden = packing.pad(self._run(packing.pack(hidden), start, last, cache, seen, packing))
         else:
             hidden = self.run_layers(hidden, start, last, batch, prefixes, seen)
@@ -216,6 +219,15 @@ class CausalBackbone(Backbone):
 
     def _layer(self, index: int, dtype: torch.dtype) -> nn.Module:
         return self._in_float32(self._layers, index, dtype)
+
+    @contextmanager
+    def recording(self) -> Iterator[Recorded]:
+        """While inside, what each layer's attention stores for the texts it runs is kept."""
+        self._recorded = {}
+        try:
+            yield self._recorded
+        finally:
+            self._recorded = None
 
     def record(self, hidden: Tensor, prefixes: LayerPrefixes) -> Tensor:
         """What each layer's attention stores for a text behind a prefix.

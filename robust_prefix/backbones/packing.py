@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robust_prefix.backbones.base import LayerPrefixes, TokenBatch
-from robust_prefix.backbones.caches import PrefixCache
+from robust_prefix.backbones.caches import PrefixCache, Recorded
 
 _WORTHWHILE = 0.9
 """Share of the positions that are no padding, from which on packing does not pay."""
@@ -58,8 +58,10 @@ class Packing:
 class PackedCache(PrefixCache):
     """Puts each text's prefix before its keys and values, padded for the attention."""
 
-    def __init__(self, prefixes: LayerPrefixes, packing: Packing) -> None:
-        super().__init__(prefixes)
+    def __init__(
+        self, prefixes: LayerPrefixes, packing: Packing, recorded: Recorded | None = None
+    ) -> None:
+        super().__init__(prefixes, recorded)
         self.packing = packing
 
     def update(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.backbones.base import LayerPrefixes
+from robust_prefix.backbones.caches import Recorded
 from robust_prefix.data import token_batches
 
 if TYPE_CHECKING:
@@ -36,15 +38,44 @@ _WORTHWHILE = 0.1
 _PASS = 32
 """What a pass costs beside its tokens, in tokens: reading the weights."""
 
-_KEPT = 4
-"""Beginnings whose keys and values are kept: an attack asks about one sentence again and again."""
+_KEPT_TOKENS = 4096
+"""Tokens whose keys and values are kept: an attack asks about one sentence again and again."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A row that was run: ``shared`` tokens of another one, then its own.
+
+    Attributes:
+        base: keys and values of that other one, ``(layers, 2, kv_heads, tokens, head_dim)``.
+        recorded: those of the batch that the rest was run in.
+        place: of the row in that batch.
+    """
+
+    base: Tensor | None
+    shared: int
+    own: int
+    recorded: Recorded
+    place: int
+
+    def keys_and_values(self) -> Tensor:
+        """``(layers, 2, kv_heads, tokens, head_dim)``."""
+        rest = torch.stack(
+            [
+                torch.stack([part[self.place, :, : self.own] for part in self.recorded[layer]])
+                for layer in sorted(self.recorded)
+            ]
+        )
+        if self.base is None:
+            return rest
+        return torch.cat([self.base[:, :, :, : self.shared], rest], dim=3)
 
 
 class Beginnings:
-    """Keys and values of the beginnings that were run last, behind one prefix."""
+    """Keys and values of what was run last behind one prefix: texts that come may begin alike."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, ...], _Kept] = OrderedDict()
 
     def clear(self) -> None:
         """Forget all of them."""
@@ -53,21 +84,29 @@ class Beginnings:
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         return iter(list(self._kept))
 
-    def keys_and_values(
+    def keep(
         self,
-        model: PrefixModel,
-        backbone: CausalBackbone,
-        tokens: tuple[int, ...],
-        prefix: Tensor,
-    ) -> Tensor:
-        """``(layers, 2, kv_heads, tokens, head_dim)``, computed where they are not known."""
-        if tokens not in self._kept:
-            hidden = model.embed(backbone.pad([tokens]), model.prefix.length)
-            self._kept[tokens] = backbone.record(hidden, prefix)[:, 0]
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+        rows: Sequence[tuple[int, ...]],
+        shared: Sequence[int],
+        base: Tensor | None,
+        recorded: Recorded,
+    ) -> None:
+        """Keep a batch, and drop what was not used for longest.
+
+        Args:
+            rows: whole rows of tokens; of ``recorded``, those from ``shared`` on.
+        """
+        for place, (row, count) in enumerate(zip(rows, shared, strict=True)):
+            self._kept[row] = _Kept(base, count, len(row) - count, recorded, place)
+            self._kept.move_to_end(row)
+        tokens = sum(kept.own for kept in self._kept.values())
+        while tokens > _KEPT_TOKENS:
+            tokens -= self._kept.popitem(last=False)[1].own
+
+    def keys_and_values(self, tokens: tuple[int, ...]) -> Tensor:
+        """Of a row that is kept: ``(layers, 2, kv_heads, tokens, head_dim)``."""
         self._kept.move_to_end(tokens)
-        return self._kept[tokens]
+        return self._kept[tokens].keys_and_values()
 
 
 @torch.no_grad()
@@ -82,33 +121,54 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
     """
     rows = list(dict.fromkeys(encoded.rows))
     scores = torch.empty(len(rows), len(model.task.labels))
-    prefix, length = model.prefix_tensor, model.prefix.length
+    prefix = model.prefix_tensor
     first: tuple[int, ...] = ()
     shared = [0] * len(rows)
-    backbone = model.backbone
-    ran = 0.0
-    if isinstance(backbone, CausalBackbone) and _can_share(prefix, model):
+    base: Tensor | None = None
+    sharing = isinstance(model.backbone, CausalBackbone) and _can_share(prefix, model)
+    if sharing:
         first, shared = shared_beginning(rows, tuple(model.beginnings))
         if first:
-            new, before = first not in tuple(model.beginnings), backbone.passes.forward
-            known = model.beginnings.keys_and_values(model, backbone, first, prefix)
-            prefix = torch.cat([prefix, known[:, :, :, : max(shared)]], dim=3)
-            # What was run of each text, instead of whole texts.
-            part = sum(1 - count / len(row) for count, row in zip(shared, rows, strict=True))
-            ran = before + part + new * len(first) / max(map(len, rows))
-    rests = [row[count:] for row, count in zip(rows, shared, strict=True)]
-    for batch in token_batches([len(rest) for rest in rests], batch_size * _TOKENS_A_TEXT):
-        tokens = backbone.pad([rests[index] for index in batch])
-        seen = None
-        if first:
-            seen = torch.tensor([shared[index] for index in batch], device=tokens.ids.device)
-            seen = seen + length
-        hidden = model.learned.interact(model.embed(tokens, length if seen is None else seen))
-        scores[batch] = model.run_to_logits(tokens, hidden, 0, prefix, seen).cpu()
-    if first:
-        backbone.passes.forward = ran
+            if first not in tuple(model.beginnings):
+                _run(model, [first], [0], prefix, None, sharing)
+            base = model.beginnings.keys_and_values(first)
+    lengths = [len(row) - count for row, count in zip(rows, shared, strict=True)]
+    for batch in token_batches(lengths, batch_size * _TOKENS_A_TEXT):
+        chosen, counts = [rows[index] for index in batch], [shared[index] for index in batch]
+        scores[batch] = _run(model, chosen, counts, prefix, base, sharing)
     places = {row: index for index, row in enumerate(rows)}
     return scores[[places[row] for row in encoded.rows]]
+
+
+def _run(
+    model: PrefixModel,
+    rows: Sequence[tuple[int, ...]],
+    shared: Sequence[int],
+    prefix: LayerPrefixes,
+    base: Tensor | None,
+    keep: bool,
+) -> Tensor:
+    """Scores of one batch ``(batch, classes)``, what it has in common with ``base`` not run."""
+    backbone = model.backbone
+    tokens = backbone.pad([row[count:] for row, count in zip(rows, shared, strict=True)])
+    past: int | Tensor = model.prefix.length
+    seen = None
+    if base is not None:
+        known = base[:, :, :, : max(shared)]
+        prefix = torch.cat([torch.as_tensor(prefix), known.to(model.backbone.dtype)], dim=3)
+        past = seen = torch.tensor(shared, device=tokens.ids.device) + model.prefix.length
+    hidden = model.learned.interact(model.embed(tokens, past))
+    before = backbone.passes.forward
+    if isinstance(backbone, CausalBackbone) and keep:
+        with backbone.recording() as recorded:
+            scores = model.run_to_logits(tokens, hidden, 0, prefix, seen)
+        model.beginnings.keep(rows, shared, base, recorded)
+        # What was run of each text, instead of whole texts.
+        ran = sum(1 - count / len(row) for count, row in zip(shared, rows, strict=True))
+        backbone.passes.forward = before + ran
+    else:
+        scores = model.run_to_logits(tokens, hidden, 0, prefix, seen)
+    return scores.cpu()
 
 
 def _can_share(prefix: LayerPrefixes, model: PrefixModel) -> TypeGuard[Tensor]:
