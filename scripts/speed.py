@@ -123,7 +123,10 @@ def _measure(options: argparse.Namespace) -> None:
     test = load_material(classifier.task, "test", options.seed)
     parts = Parts(options, QUICK if options.quick else FULL, classifier, test)
     document: dict[str, Any] = {
-        "options": {name: _plain(value) for name, value in vars(options).items()},
+        # Without the folders: where they are says nothing about the numbers.
+        "options": {
+            name: value for name, value in vars(options).items() if not isinstance(value, Path)
+        },
         "machine": describe_machine(backbone.device, backbone.dtype),
         "model": backbone.name,
         "prefix_length": classifier.model.prefix.length,
@@ -144,10 +147,6 @@ def _measure(options: argparse.Namespace) -> None:
     print_accuracy(document.get("accuracy", ()), console)
     print_goals(reached, console)
     console.print(f"{test.source}; written to {options.out}")
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
 
 
 if __name__ == "__main__":
