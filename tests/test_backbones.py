@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
-from robust_prefix.backbones import CausalBackbone, attention, load_backbone
+from robust_prefix.backbones import CausalBackbone, attention, load_backbone, packing
 from robust_prefix.backbones.packing import Packing
 from robust_prefix.errors import ConfigError, InputError, ResourceError
 
@@ -81,7 +81,7 @@ def test_gradients_at_the_answer_are_those_of_the_whole_layer(any_backbone: Caus
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "float32 in a bfloat16"])
 def test_packed_texts_are_what_padded_ones_are(
-    any_backbone: CausalBackbone, dtype: torch.dtype | None
+    any_backbone: CausalBackbone, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     backbone = any_backbone
@@ -98,8 +98,11 @@ def test_packed_texts_are_what_padded_ones_are(
         for seen in (None, torch.tensor([5, 2, 0])):
             hidden = backbone.embed(batch, 5 if seen is None else seen).float()
             hidden = hidden.detach().requires_grad_()
-            padded = backbone.run_layers(hidden, 0, last, batch, prefixes, seen)
-            expected = backbone.run_layer_at_answer(padded, last, batch, prefixes, seen)
+            with monkeypatch.context() as padding:
+                padding.setattr(packing, "_WORTHWHILE", 0.0)
+                assert not Packing(batch).pays
+                padded = backbone.run_layers(hidden, 0, last, batch, prefixes, seen)
+                expected = backbone.run_layer_at_answer(padded, last, batch, prefixes, seen)
             packed = backbone.run_to_answer(hidden, 0, batch, prefixes, seen)
             torch.testing.assert_close(packed, expected, atol=2e-5, rtol=1e-4)
             slopes = [torch.autograd.grad(each.sum(), hidden)[0] for each in (packed, expected)]

@@ -139,7 +139,8 @@ class Backbone(Tokens, ABC):
                 first; its text follows there. All where not given; on a ``causal`` model alone.
 
         Returns:
-            States after layer ``stop - 1``, ``(batch, tokens, hidden)``.
+            States after layer ``stop - 1``, ``(batch, tokens, hidden)``; those of padding mean
+            nothing.
         """
 
     @abstractmethod

@@ -87,10 +87,15 @@ class CausalBackbone(Backbone):
         prefixes: LayerPrefixes,
         seen: Tensor | None = None,
     ) -> Tensor:
-        """See ``Backbone``."""
+        """See ``Backbone``. Texts of different lengths go through the layers packed."""
         if start == stop:
             return hidden
-        return self._run(hidden, start, stop, PrefixCache(prefixes, self._recorded), seen)
+        packing = Packing(batch)
+        if not packing.pays:
+            return self._run(hidden, start, stop, PrefixCache(prefixes, self._recorded), seen)
+        cache = PackedCache(prefixes, packing, self._recorded)
+        packed = packing.pack(hidden)
+        return packing.pad(self._run(packed, start, stop, cache, seen, packing))
 
     def run_layer_at_answer(
         self,
@@ -128,24 +133,6 @@ class CausalBackbone(Backbone):
         arguments = self._arguments(state, mask[rows, :, batch.answer][:, :, None], answer, cache)
         self.passes.forward += len(hidden) / self.num_layers
         return self._run_layer(module, state, arguments)[:, 0]
-
-    def run_to_answer(
-        self,
-        hidden: Tensor,
-        start: int,
-        batch: TokenBatch,
-        prefixes: LayerPrefixes,
-        seen: Tensor | None = None,
-    ) -> Tensor:
-        """See ``Backbone``. Texts of different lengths go through the layers packed."""
-        last = self.num_layers - 1
-        packing = Packing(batch)
-        if packing.pays and start < last:
-            cache = PackedCache(prefixes, packing, self._recorded)
-            hidden = packing.pad(self._run(packing.pack(hidden), start, last, cache, seen, packing))
-        else:
-            hidden = self.run_layers(hidden, start, last, batch, prefixes, seen)
-        return self.run_layer_at_answer(hidden, last, batch, prefixes, seen)
 
     def _run(
         self,

@@ -59,7 +59,7 @@ def test_answers_are_the_models_own(any_backbone: CausalBackbone, task: Task) ->
                 rows[-1] += prefix.kernel[back] * embedded[0, token - back]
         hidden = torch.stack(rows)[None]
         nothing = torch.zeros(any_backbone.prefix_shape(0))
-        hidden = any_backbone.run_layers(hidden, 0, any_backbone.num_layers, nothing)
+        hidden = any_backbone.run_layers(hidden, 0, any_backbone.num_layers, batch, nothing)
         words = torch.tensor([any_backbone.word_token(word) for word in task.label_words])
         theirs = any_backbone.next_token_logits(batch.at_answer(hidden), words)
     torch.testing.assert_close(ours[:1], theirs, atol=1e-5, rtol=1e-4)

@@ -71,7 +71,7 @@ def test_gates_are_trained(backbone: CausalBackbone) -> None:
     module = gated(backbone)
     batch = backbone.pad([[5, 6, 7, 8]])
     learned = module(backbone)
-    hidden = backbone.run_layers(backbone.embed(batch, 4), 0, 3, learned.by_layer())
+    hidden = backbone.run_layers(backbone.embed(batch, 4), 0, 3, batch, learned.by_layer())
     hidden.sum().backward()
     assert module.logits.grad is not None
     assert (module.logits.grad[:2].abs() > 0).all()

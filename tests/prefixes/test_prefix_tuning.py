@@ -41,7 +41,7 @@ def _masked_logits(backbone: CausalBackbone, task: Task, prefix: Prefix) -> torc
     for layer in range(backbone.num_layers):
         # Positions from 0 instead of from the prefix's end: only distances count in a rotary model.
         seen = None if layer in prefix.layers else nothing_seen
-        hidden = backbone.run_layers(hidden, layer, layer + 1, prefix.tensor, seen)
+        hidden = backbone.run_layers(hidden, layer, layer + 1, batch, prefix.tensor, seen)
     words = torch.tensor([backbone.word_token(word) for word in task.label_words])
     return backbone.next_token_logits(batch.at_answer(hidden), words)
 
