@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -17,6 +18,7 @@ from robust_prefix.certification import Certificate, CertifyConfig, certify
 from robust_prefix.defenses import Defense, NoDefense, build_defense
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Prefix, PrefixModel
+from robust_prefix.prefixes.scoring import Beginnings
 from robust_prefix.runs import Run
 from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
@@ -179,13 +181,18 @@ class PrefixClassifier:
         """The tokens of each text inside a prompt: ``" good"`` differs from ``"good"``."""
         return [tuple(row) for row in self.model.backbone.encode(texts)]
 
-    def forget(self) -> None:
-        """Drop what is kept of earlier texts to answer similar ones sooner.
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """While inside, keys and values of texts are kept to answer those that begin alike sooner.
 
-        It changes answers by rounding alone; whoever needs them to the last bit, in whatever order
-        texts come, calls this before each piece of work.
+        It changes answers by rounding alone, and so a text's answer may differ in its last bits
+        from one call to the next. Outside, nothing is kept from call to call.
         """
-        self.model.beginnings.clear()
+        self.model.beginnings = Beginnings()
+        try:
+            yield
+        finally:
+            self.model.beginnings = None
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a run directory; the frozen model is named in it, not copied.

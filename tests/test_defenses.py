@@ -243,7 +243,6 @@ def test_projection_sets_the_state_to_its_nearest_point(
 
 def test_cost_counts_what_was_run(model: PrefixModel, spaces: Subspaces) -> None:
     plain, tuned = NoDefense(), RobustPrefix(spaces, steps=10)
-    model.beginnings.clear()
     plain.logits(model, TEXTS)
     tuned.logits(model, TEXTS)
     assert (plain.cost.forward, plain.cost.backward) == (pytest.approx(4), 0)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from robust_prefix.backbones import CausalBackbone
+from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import token_batches
 from robust_prefix.prefixes import Encoded, Prefix, PrefixModel, plain_scores, scoring
-from robust_prefix.prefixes.scoring import shared_beginning
+from robust_prefix.prefixes.scoring import Beginnings, shared_beginning
 from robust_prefix.tasks import Fields, Task
 
 TEXT = "the film is good and the cast is warm but its plot is dull and cold"
@@ -51,11 +52,9 @@ def test_less_work_is_counted(model: PrefixModel) -> None:
     texts = _candidates(WORDS)
     passes = model.backbone.passes
     passes.reset()
-    model.beginnings.clear()
     plain_scores(model, model.prompter.encode(texts))
     shared = passes.forward
     passes.reset()
-    model.beginnings.clear()
     plain_scores(model, model.prompter.encode([*texts, *texts, *texts]))
     assert shared < 0.75 * len(texts)
     assert passes.forward == pytest.approx(shared), "equal texts were run again"
@@ -65,8 +64,10 @@ def test_less_work_is_counted(model: PrefixModel) -> None:
     assert passes.forward == pytest.approx(3)
 
 
-def test_a_beginning_is_kept_for_the_next_call(model: PrefixModel) -> None:
-    model.beginnings.clear()
+def test_a_beginning_is_kept_for_the_next_call(
+    model: PrefixModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "beginnings", Beginnings())
     first = model.prompter.encode(_candidates(WORDS))
     later = model.prompter.encode(_candidates([*WORDS[:-1], "flat"]))
     expected = _alone(model, list(later.texts))
@@ -75,7 +76,7 @@ def test_a_beginning_is_kept_for_the_next_call(model: PrefixModel) -> None:
     passes.reset()
     torch.testing.assert_close(plain_scores(model, later), expected, atol=2e-4, rtol=1e-3)
     warm = passes.forward
-    model.beginnings.clear()
+    monkeypatch.setattr(model, "beginnings", None)
     passes.reset()
     plain_scores(model, later)
     assert 0 < warm < passes.forward - 0.5, "the beginning was run again"
@@ -85,14 +86,25 @@ def test_so_many_tokens_are_kept_and_no_more(
     model: PrefixModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "_KEPT_TOKENS", 60)
-    model.beginnings.clear()
+    kept = Beginnings()
+    monkeypatch.setattr(model, "beginnings", kept)
     for number in range(9):
         texts = _candidates([f"{number * 7919}", *WORDS])
         found = plain_scores(model, model.prompter.encode(texts))
         torch.testing.assert_close(found, _alone(model, texts), atol=2e-4, rtol=1e-3)
-        assert 1 <= len(list(model.beginnings)) < 20
-    model.beginnings.clear()
-    assert not list(model.beginnings)
+        assert 1 <= len(list(kept)) < 20
+
+
+def test_outside_an_attack_a_text_has_one_answer_to_the_last_bit(model: PrefixModel) -> None:
+    classifier = PrefixClassifier(model.backbone, model.task, model.prefix)
+    texts = [text for (text,) in _candidates(WORDS)]
+    first = classifier.logits([TEXT])
+    classifier.logits(texts)
+    assert torch.equal(classifier.logits([TEXT]), first)
+    with classifier.remembering():
+        classifier.logits(texts)
+        assert torch.allclose(classifier.logits([TEXT]), first, atol=2e-4)
+    assert torch.equal(classifier.logits([TEXT]), first)
 
 
 rows = st.lists(

@@ -14,6 +14,7 @@ know that it is evaluated. The protocols of an evaluation:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -263,8 +264,8 @@ class Classifier(Protocol):
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A classifier that keeps something of earlier texts to answer similar ones sooner."""
+    """A classifier that can keep something of earlier texts to answer similar ones sooner."""
 
-    def forget(self) -> None:
-        """Drop it: the next answers hang on no earlier text, to the last bit."""
+    def remembering(self) -> AbstractContextManager[None]:
+        """While inside, it does; it knows nothing of earlier texts when that begins."""
         ...

@@ -8,6 +8,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -118,6 +119,11 @@ class CountingVictim:
         return cast("WhiteBox", self._classifier)
 
 
+def _remembering(classifier: Classifier) -> AbstractContextManager[None]:
+    """For an attack, which asks about one text again and again; its adversary is judged outside."""
+    return classifier.remembering() if isinstance(classifier, Remembering) else nullcontext()
+
+
 def example_seed(key: Key) -> int:
     """A 32-bit seed that depends on nothing but ``key``, which holds the seed of the run."""
     return seed_of(list(key))
@@ -150,8 +156,6 @@ class Trial:
         self.answer: tuple[int, float] | None = None
         self.queries = 0
         system.classifier.defense.cost.reset()
-        if isinstance(system.classifier, Remembering):
-            system.classifier.forget()  # a resumed run must end in the same bytes
 
     def direct(self, perturb: Perturb) -> Record:
         """The record of an attack on this very system."""
@@ -161,7 +165,9 @@ class Trial:
             self.original = self._ask(example.fields)
             if self.original[0] != example.label:
                 return "skipped"
-            attempt = perturb(self.victim, example.fields, example.label, example_seed(self.key))
+            with _remembering(self.system.classifier):
+                seed = example_seed(self.key)
+                attempt = perturb(self.victim, example.fields, example.label, seed)
             self.queries = int(attempt.queries)
             return self._judge(attempt.adversarial)
 

@@ -234,7 +234,7 @@ class PrefixModel:
         # The layers compute in the backbone's type; casting once spares every pass from it.
         self.learned = prefix.learned.to(backbone.device, backbone.dtype)
         self.prefix_tensor = self.learned.by_layer()
-        self.beginnings = Beginnings()
+        self.beginnings: Beginnings | None = None  # see PrefixClassifier.remembering
 
     def pad(self, encoded: Encoded) -> Inputs:
         """The texts as one padded batch."""

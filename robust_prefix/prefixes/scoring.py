@@ -125,17 +125,18 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
     first: tuple[int, ...] = ()
     shared = [0] * len(rows)
     base: Tensor | None = None
-    sharing = isinstance(model.backbone, CausalBackbone) and _can_share(prefix, model)
-    if sharing:
-        first, shared = shared_beginning(rows, tuple(model.beginnings))
+    if _can_share(prefix, model):
+        known = tuple(model.beginnings or ())
+        first, shared = shared_beginning(rows, known)
         if first:
-            if first not in tuple(model.beginnings):
-                _run(model, [first], [0], prefix, None, sharing)
-            base = model.beginnings.keys_and_values(first)
+            kept = Beginnings() if model.beginnings is None else model.beginnings
+            if first not in known:
+                _run(model, [first], [0], prefix, None, kept)
+            base = kept.keys_and_values(first)
     lengths = [len(row) - count for row, count in zip(rows, shared, strict=True)]
     for batch in token_batches(lengths, batch_size * _TOKENS_A_TEXT):
         chosen, counts = [rows[index] for index in batch], [shared[index] for index in batch]
-        scores[batch] = _run(model, chosen, counts, prefix, base, sharing)
+        scores[batch] = _run(model, chosen, counts, prefix, base, model.beginnings)
     places = {row: index for index, row in enumerate(rows)}
     return scores[[places[row] for row in encoded.rows]]
 
@@ -146,9 +147,13 @@ def _run(
     shared: Sequence[int],
     prefix: LayerPrefixes,
     base: Tensor | None,
-    keep: bool,
+    kept: Beginnings | None,
 ) -> Tensor:
-    """Scores of one batch ``(batch, classes)``, what it has in common with ``base`` not run."""
+    """Scores of one batch ``(batch, classes)``, what it has in common with ``base`` not run.
+
+    Args:
+        kept: gets the keys and values of the batch, where they can be shared.
+    """
     backbone = model.backbone
     tokens = backbone.pad([row[count:] for row, count in zip(rows, shared, strict=True)])
     past: int | Tensor = model.prefix.length
@@ -159,21 +164,23 @@ def _run(
         past = seen = torch.tensor(shared, device=tokens.ids.device) + model.prefix.length
     hidden = model.learned.interact(model.embed(tokens, past))
     before = backbone.passes.forward
-    if isinstance(backbone, CausalBackbone) and keep:
+    if kept is not None and isinstance(backbone, CausalBackbone) and _can_share(prefix, model):
         with backbone.recording() as recorded:
             scores = model.run_to_logits(tokens, hidden, 0, prefix, seen)
-        model.beginnings.keep(rows, shared, base, recorded)
+        kept.keep(rows, shared, base, recorded)
+    else:
+        scores = model.run_to_logits(tokens, hidden, 0, prefix, seen)
+    if base is not None:
         # What was run of each text, instead of whole texts.
         ran = sum(1 - count / len(row) for count, row in zip(shared, rows, strict=True))
         backbone.passes.forward = before + ran
-    else:
-        scores = model.run_to_logits(tokens, hidden, 0, prefix, seen)
     return scores.cpu()
 
 
 def _can_share(prefix: LayerPrefixes, model: PrefixModel) -> TypeGuard[Tensor]:
     """In a layer without a prefix a beginning would stand elsewhere; a kernel looks back at it."""
-    return isinstance(prefix, Tensor) and model.learned.kernel is None
+    causal = isinstance(model.backbone, CausalBackbone)
+    return causal and isinstance(prefix, Tensor) and model.learned.kernel is None
 
 
 def shared_beginning(

@@ -42,7 +42,6 @@ def our_answers(classifier: PrefixClassifier, specs: Sequence[str] = OURS) -> di
 
 def _answer(classifier: PrefixClassifier) -> Answer:
     def answer(texts: Sequence[Fields]) -> object:
-        classifier.forget()  # nothing of an earlier round may help
         return classifier.logits(texts, batch_size=len(texts))
 
     return answer

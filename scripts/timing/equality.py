@@ -44,9 +44,12 @@ def wrapper_differences(
         texts: candidates of an attack, on whose common beginning ours takes a short cut.
     """
     import_textattack(data_dir)
-    answers = {name: start() for name, start in contestants(classifier).items()}
-    ours = answers[PLAIN](texts)
-    return {name: _largest(ours, answers[name](texts)) for name in (SHIPPED, LONGEST)}
+    starts = contestants(classifier)
+    found = {}
+    for name in (PLAIN, SHIPPED, LONGEST):
+        with starts[name]() as answer:
+            found[name] = answer(texts)
+    return {name: _largest(found[PLAIN], found[name]) for name in (SHIPPED, LONGEST)}
 
 
 def _largest(ours: Tensor, theirs: Tensor) -> float:

@@ -9,7 +9,8 @@ and word lists are the same whoever answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ Calls = list[list[Fields]]
 """The texts of each call that an attack made, in order."""
 
 Answer = Callable[[list[Fields]], Tensor]
+Start = Callable[[], AbstractContextManager[Answer]]
 """Scores ``(texts, classes)`` of the texts of a call."""
 
 
@@ -130,14 +132,15 @@ def measure(
     entrants = contestants(classifier)
     items = [sum(map(len, calls)) for calls in recorded]
     for start in entrants.values():
-        start()([("warm up",) * len(classifier.task.columns)])
+        with start() as answer:
+            answer([("warm up",) * len(classifier.task.columns)])
     with contests(PART, 1, len(entrants), plan) as run:
         entered = {name: timed(_replay(start, recorded), clock) for name, start in entrants.items()}
         return run({}, entered, PLAIN, items)
 
 
-def contestants(classifier: PrefixClassifier) -> dict[str, Callable[[], Answer]]:
-    """Who answers: each is called before the first query about a text; the first two are theirs.
+def contestants(classifier: PrefixClassifier) -> dict[str, Start]:
+    """Who answers the queries about one text, inside its context; the first two are theirs.
 
     TextAttack must be importable.
     """
@@ -151,32 +154,28 @@ def contestants(classifier: PrefixClassifier) -> dict[str, Callable[[], Answer]]
     return entrants
 
 
-def _replay(start: Callable[[], Answer], recorded: Sequence[Calls]) -> Callable[[int], None]:
+def _replay(start: Start, recorded: Sequence[Calls]) -> Callable[[int], None]:
     def play(number: int) -> None:
-        answer = start()
-        for call in recorded[number]:
-            answer(call)
+        with start() as answer:
+            for call in recorded[number]:
+                answer(call)
 
     return play
 
 
-def _ours(classifier: PrefixClassifier) -> Callable[[], Answer]:
-    def answer(texts: list[Fields]) -> Tensor:
-        return classifier.logits(texts, batch_size=OUR_BATCH)
-
-    def start() -> Answer:
-        classifier.forget()  # as between the examples of a benchmark
-        return answer
+def _ours(classifier: PrefixClassifier) -> Start:
+    @contextmanager
+    def start() -> Iterator[Answer]:
+        with classifier.remembering():  # as during an attack on one example
+            yield lambda texts: classifier.logits(texts, batch_size=OUR_BATCH)
 
     return start
 
 
-def _in_pieces(
-    classifier: PrefixClassifier, wrapper: Callable[[list[str]], Tensor]
-) -> Callable[[], Answer]:
+def _in_pieces(classifier: PrefixClassifier, wrapper: Callable[[list[str]], Tensor]) -> Start:
     def answer(texts: list[Fields]) -> Tensor:
         prompts = [classifier.task.render(text) for text in texts]
         starts = range(0, len(prompts), THEIR_BATCH)
         return torch.cat([wrapper(prompts[at : at + THEIR_BATCH]).cpu() for at in starts])
 
-    return lambda: answer
+    return lambda: nullcontext(answer)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,7 +103,7 @@ def test_queries_are_replayed_whole_and_theirs_in_pieces(
         "contestants",
         lambda _: {
             queries.SHIPPED: queries._in_pieces(classifier, wrapper),
-            queries.PLAIN: lambda: whole,
+            queries.PLAIN: lambda: nullcontext(whole),
         },
     )
     calls: list[queries.Calls] = [[[("warm",)], [("good",)] * 70], [[("dull",)] * 3]]
@@ -116,13 +117,17 @@ def test_what_ours_keeps_of_a_text_is_forgotten_before_the_next(
     classifier: PrefixClassifier,
 ) -> None:
     start = queries._ours(classifier)
-    kept = classifier.model.beginnings
     text = "the film is good and the plot is fine and the cast is warm and the end is"
     calls: queries.Calls = [[(f"{text} {word}",) for word in ("great", "dull", "poor", "cold")]]
-    queries._replay(start, [calls])(0)
-    assert list(kept)  # or there is nothing to forget
-    start()
-    assert not list(kept)
+    for _ in range(2):
+        with start() as answer:
+            kept = classifier.model.beginnings
+            assert kept is not None
+            assert not list(kept)
+            for call in calls:
+                answer(call)
+            assert list(kept)
+        assert classifier.model.beginnings is None
 
 
 @pytest.mark.parametrize("tokens", [5, 24])
