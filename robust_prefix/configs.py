@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 Criterion = Literal["singular-values", "variance"]
 MAX_LENGTH = 512
+_PART = "(encoder|decoder|cross)"
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
@@ -29,6 +30,8 @@ class PrefixTuningConfig:
         init_text: the tokens to start from; the task's template and label words where empty.
         layers: those that have a prefix, counted from 0, such as ``0-5`` or ``0-2/27-29``; the
             text in the others attends to itself alone.
+        parts: on an encoder-decoder, which attentions have a prefix: the ``encoder``'s, the
+            ``decoder``'s own, the decoder's to the text (``cross``), such as ``encoder/cross``.
         answer: what gives the classes at the answer position: the label ``words``, or a linear
             ``head`` that is learned, too; ``auto`` takes words wherever the model has a
             language-model head.
@@ -40,6 +43,7 @@ class PrefixTuningConfig:
     init: Literal["text", "vocabulary", "labels", "activations", "random"] = "text"
     init_text: str = ""
     layers: str = Field(default="all", pattern=r"^(all|\d+(-\d+)?(/\d+(-\d+)?)*)$")
+    parts: str = Field(default="all", pattern=rf"^(all|{_PART}(/{_PART})*)$")
     answer: Literal["auto", "words", "head"] = "auto"
 
 

@@ -16,7 +16,7 @@ from robust_prefix.backbones import EncoderBackbone, TokenBatch, load_backbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import SubspaceConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
-from robust_prefix.defenses import Projection, RandomPrefix, RobustPrefix
+from robust_prefix.defenses import Ensemble, Projection, RandomPrefix, RobustPrefix
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
 from robust_prefix.fitting import fit_subspaces
 from robust_prefix.objectives import PrefixObjective
@@ -302,6 +302,17 @@ def test_it_can_be_defended(trained: Trained, spaces: Subspaces, tmp_path: Path)
     tuned.save_pretrained(tmp_path)
     loaded = PrefixClassifier.from_pretrained(tmp_path, backbone=trained.backbone)
     assert torch.equal(loaded.logits(TEXTS), tuned.logits(TEXTS))
+
+
+def test_members_of_an_ensemble_keep_their_heads(trained: Trained) -> None:
+    others = [trained.prefix, trained.train(epochs=2)]
+    alone = [
+        PrefixClassifier(trained.backbone, trained.task, prefix).logits(TEXTS) for prefix in others
+    ]
+    assert (alone[0] - alone[1]).abs().max() > 1e-4
+    together = PrefixClassifier(trained.backbone, trained.task, others[0], Ensemble(others[1:]))
+    means = torch.stack([scores.softmax(-1) for scores in alone]).mean(0)
+    torch.testing.assert_close(together.logits(TEXTS).softmax(-1), means, atol=1e-5, rtol=1e-4)
 
 
 def test_tuning_lowers_its_loss(trained: Trained, spaces: Subspaces) -> None:

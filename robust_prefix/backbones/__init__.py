@@ -4,12 +4,14 @@ from robust_prefix.backbones.base import Backbone, TokenBatch
 from robust_prefix.backbones.causal import CausalBackbone
 from robust_prefix.backbones.encoder import EncoderBackbone
 from robust_prefix.backbones.loading import MODELS, load_backbone
+from robust_prefix.backbones.seq2seq import Seq2SeqBackbone
 
 __all__ = [
     "MODELS",
     "Backbone",
     "CausalBackbone",
     "EncoderBackbone",
+    "Seq2SeqBackbone",
     "TokenBatch",
     "load_backbone",
 ]

@@ -49,10 +49,14 @@ class Backbone(Tokens, ABC):
         causal: no token attends to what follows it. Only then are soft tokens before a text the
             same as the keys and values they leave, and a beginning of several texts run once.
         vocabulary: it has scores for words at the answer position.
+        parts: names of the attentions that a prefix may be left out of; none where there is one
+            alone.
+        prefix_rows: how many attentions have a prefix: one a layer, where there is one alone.
     """
 
     causal: ClassVar[bool] = False
     vocabulary: bool = True
+    parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         super().__init__(tokenizer, name)
@@ -66,7 +70,10 @@ class Backbone(Tokens, ABC):
         )
         head_dim = getattr(config, "head_dim", None)
         self.head_dim: int = head_dim or config.hidden_size // config.num_attention_heads
-        self.max_positions: int = config.max_position_embeddings
+        # Where distances count and not positions, T5, as long as it was trained for.
+        longest = getattr(config, "n_positions", 512)
+        self.max_positions: int = getattr(config, "max_position_embeddings", longest)
+        self.prefix_rows = self.num_layers
         self._float32_layers: dict[int, nn.Module] = {}
 
     @property
@@ -94,9 +101,13 @@ class Backbone(Tokens, ABC):
             digest.update(sample.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def row(self, row: int) -> tuple[int, str]:
+        """The layer number of a row of a prefix, and the part of the model it belongs to."""
+        return row, ""
+
     def prefix_shape(self, length: int) -> tuple[int, int, int, int, int]:
         """``(layers, 2, kv_heads, length, head_dim)`` of a prefix for this model."""
-        return (self.num_layers, 2, self.kv_heads, length, self.head_dim)
+        return (self.prefix_rows, 2, self.kv_heads, length, self.head_dim)
 
     @property
     @abstractmethod

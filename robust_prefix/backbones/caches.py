@@ -33,10 +33,7 @@ class PrefixCache:
         """Keys and values of prefix and text, ``(batch, kv_heads, past + tokens, head_dim)``."""
         if self.recorded is not None:
             self.recorded[layer] = keys, values
-        prefix = self.prefixes[layer].to(keys.dtype)
-        if prefix.dim() == 4:
-            prefix = prefix.expand(keys.shape[0], *prefix.shape)
-        return torch.cat([prefix[:, 0], keys], dim=2), torch.cat([prefix[:, 1], values], dim=2)
+        return _before(self.prefixes[layer], keys, values)
 
 
 class RecordingCache(PrefixCache):
@@ -63,3 +60,32 @@ class GivenCache:
     def update(self, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """The keys and values given, whatever the layer computed."""
         return self.given
+
+
+class InTurn:
+    """Puts a prefix of its own before the keys and values of each attention of one layer, in the
+    order in which the layer runs them: self-attention, then cross-attention.
+
+    Attributes:
+        given: keys and values that each computed for its text, ``(batch, kv_heads, tokens,
+            head_dim)``.
+        length: of the first prefix.
+    """
+
+    def __init__(self, *prefixes: Tensor) -> None:
+        self.given: list[tuple[Tensor, Tensor]] = []
+        self.length = prefixes[0].shape[-2]
+        self._prefixes = prefixes
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of prefix and text, ``(batch, kv_heads, past + tokens, head_dim)``."""
+        prefix = self._prefixes[len(self.given)]
+        self.given.append((keys, values))
+        return _before(prefix, keys, values)
+
+
+def _before(prefix: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    prefix = prefix.to(keys.dtype)
+    if prefix.dim() == 4:
+        prefix = prefix.expand(keys.shape[0], *prefix.shape)
+    return torch.cat([prefix[:, 0], keys], dim=2), torch.cat([prefix[:, 1], values], dim=2)

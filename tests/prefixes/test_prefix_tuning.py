@@ -15,7 +15,7 @@ from robust_prefix.errors import ConfigError
 from robust_prefix.prefixes import Learned, Prefix, PrefixModel, build_method, plain_scores
 from robust_prefix.prefixes.initial import mean_activations
 from robust_prefix.prefixes.peft import write_peft
-from robust_prefix.prefixes.prefix_tuning import chosen_layers, initial_prefix
+from robust_prefix.prefixes.prefix_tuning import chosen_rows, initial_prefix
 from robust_prefix.tasks import Fields, Task
 
 TEXTS: list[Fields] = [("the film is good and warm",), ("the film is good and cold",), ("a plot",)]
@@ -88,15 +88,13 @@ def test_the_layers_are_part_of_the_prefix(backbone: CausalBackbone, tmp_path: P
 def test_layers_are_named(
     backbone: CausalBackbone, text: str, layers: tuple[int, ...] | None
 ) -> None:
-    assert chosen_layers(build_method(f"prefix-tuning(layers={text})").config.layers, backbone) == (
-        layers
-    )
+    assert chosen_rows(build_method(f"prefix-tuning(layers={text})").config, backbone) == layers
 
 
 @pytest.mark.parametrize("text", ["3", "0-9", "2-1"])
 def test_layers_that_are_not_there(backbone: CausalBackbone, text: str) -> None:
     with pytest.raises(ConfigError, match="layers of 0 to 2 for tiny-llama, got"):
-        chosen_layers(text, backbone)
+        chosen_rows(PrefixTuningConfig(layers=text), backbone)
 
 
 @pytest.mark.parametrize("text", ["first", "-1", "1-", "1/", "0..2"])
