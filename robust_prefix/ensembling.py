@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from robust_prefix.defenses import DEFENSES, Ensemble, WrappingDefense
+from robust_prefix.defenses.ensemble import check_together
 from robust_prefix.defenses.voting import Combine
 from robust_prefix.errors import ConfigError
 from robust_prefix.runs import Run
@@ -22,8 +23,8 @@ def ensemble_runs(runs: Sequence[Run], combine: Combine = "mean") -> Run:
         combine: see ``Ensemble``.
 
     Raises:
-        ConfigError: there are not two different prefixes, or the runs differ in base model, task,
-            in what is read before the prefix, or in synonym clusters.
+        ConfigError: there are not two different prefixes, the runs differ in base model, task, in
+            what is read before the prefix, or in synonym clusters, or a method does not allow it.
     """
     prefixes = [prefix for run in runs for prefix in (run.prefix, *run.members)]
     if len({prefix.fingerprint for prefix in prefixes}) != len(prefixes) or len(prefixes) < 2:
@@ -43,6 +44,7 @@ def ensemble_runs(runs: Sequence[Run], combine: Combine = "mean") -> Run:
                     f"expected runs that agree in {what}, got another in run {number + 1} than in "
                     "the first; put only like runs together"
                 )
+    check_together(prefixes)
     first, members = runs[0], tuple(prefixes[1:])
     own = Ensemble(members, combine=combine).spec
     return Run(

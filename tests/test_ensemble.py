@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
 from robust_prefix import PrefixClassifier
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone, CausalBackbone
 from robust_prefix.defenses import Ensemble, MaskedVote, NoDefense, build_defense
 from robust_prefix.ensembling import ensemble_runs
 from robust_prefix.errors import ArtifactError, ConfigError
@@ -19,6 +19,8 @@ from robust_prefix.prefixes import Prefix, PrefixModel, margins
 from robust_prefix.runs import Run
 from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Fields, Task
+
+from .families import tiny_encoder
 
 TEXTS: list[Fields] = [
     ("the film is good",),
@@ -28,7 +30,7 @@ TEXTS: list[Fields] = [
 ]
 
 
-def random_prefix(backbone: CausalBackbone, length: int, seed: int) -> Prefix:
+def random_prefix(backbone: Backbone, length: int, seed: int) -> Prefix:
     generator = torch.Generator().manual_seed(seed)
     tensor = torch.randn(backbone.prefix_shape(length), generator=generator)
     return Prefix(tensor, backbone.name, backbone.fingerprint)
@@ -58,6 +60,53 @@ def test_members_answer_as_they_do_alone(
     found = Ensemble(prefixes[1:]).logits(model, TEXTS)
     mean = expected.softmax(-1).mean(0).log()
     torch.testing.assert_close(found, mean, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("lengths", [(4, 4), (4, 2)])
+@pytest.mark.parametrize("head", [False, True])
+def test_members_answer_as_they_do_alone_on_an_encoder(
+    task: Task, lengths: tuple[int, int], head: bool
+) -> None:
+    encoder = tiny_encoder("bert")
+    template = "{text} is it good ?" if head else "{text} . it was {mask} ."
+    asked = dataclasses.replace(task, template=template, max_tokens=64)
+    prefixes = [random_prefix(encoder, n, seed) for seed, n in enumerate(lengths)]
+    if head:
+        weights = torch.randn(
+            2, encoder.hidden_size + 1, generator=torch.Generator().manual_seed(0)
+        )
+        prefixes = [
+            dataclasses.replace(prefix, head=sign * weights)
+            for prefix, sign in zip(prefixes, (1, -0.5), strict=True)
+        ]
+    model = PrefixModel(encoder, asked, prefixes[0])
+    mean = alone(model, tuple(prefixes)).softmax(-1).mean(0).log()
+    found = Ensemble(prefixes[1:]).logits(model, TEXTS)
+    torch.testing.assert_close(found, mean, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("chosen", [((0, 2), (0, 2)), ((0, 2), None), ((1,), (0, 2))])
+def test_members_may_have_a_prefix_at_some_layers_only(
+    backbone: CausalBackbone, task: Task, chosen: tuple[tuple[int, ...] | None, ...]
+) -> None:
+    first, second = (
+        dataclasses.replace(random_prefix(backbone, 4, seed), layers=layers)
+        for seed, layers in enumerate(chosen)
+    )
+    model = PrefixModel(backbone, task, first)
+    mean = alone(model, (first, second)).softmax(-1).mean(0).log()
+    found = Ensemble([second]).logits(model, TEXTS)
+    torch.testing.assert_close(found, mean, atol=1e-4, rtol=1e-3)
+
+
+def test_what_cannot_be_asked_together_is_refused(model: PrefixModel) -> None:
+    prefix, hidden = model.prefix, model.backbone.hidden_size
+    for change, message in (
+        ({"kernel": torch.ones(2, hidden)}, "convolves"),
+        ({"head": torch.ones(2, hidden + 1)}, "label words"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Ensemble([dataclasses.replace(prefix, **change)]).logits(model, TEXTS)
 
 
 def test_a_vote_counts_answers(model: PrefixModel, members: tuple[Prefix, ...]) -> None:

@@ -153,9 +153,8 @@ def test_the_outer_defence_reads_the_text_first(model: PrefixModel) -> None:
     clusters = SynonymClusters({"great": "good"})
     vote = MaskedVote(copies=3, mask=0.7)
     outer = Synonyms(clusters, vote)
-    assert torch.equal(
-        outer.logits(model, [("a great film",)]), vote.logits(model, [("a good film",)])
-    )
+    found = outer.logits(model, [("a great film",)])
+    torch.testing.assert_close(found, vote.logits(model, [("a good film",)]))
 
 
 @pytest.mark.parametrize(

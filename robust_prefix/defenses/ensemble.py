@@ -75,49 +75,57 @@ class Ensemble(Defense[EnsembleConfig]):
 
     def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
         models = self._models(model)
-        lengths = [each.prefix.length for each in models]
-        longest = max(lengths)
-        # What pads a shorter prefix is not seen, and its text follows where it ends.
-        padded = [
-            torch.nn.functional.pad(_whole(each), (0, 0, 0, longest - each.prefix.length))
-            for each in models
-        ]
-        members = len(models)
-        rows = torch.arange(len(inputs), device=inputs.batch.ids.device)
-        states = model.backbone.run_to_answer(
-            torch.stack([_embedded(each, model, inputs) for each in models], 1).flatten(0, 1),
-            0,
-            inputs.batch.select(rows.repeat_interleave(members)),
-            torch.stack(padded, 1).repeat(1, len(inputs), 1, 1, 1, 1),
-            None if min(lengths) == longest else torch.tensor(lengths).repeat(len(inputs)),
-        )
-        states = states.view(len(inputs), members, -1)
-        # A member may have a classification head of its own.
-        scores = [each.class_scores(states[:, place]) for place, each in enumerate(models)]
-        return combined(torch.stack(scores, 1), self.config.combine)
+        embedded = [_embedded(each, model, inputs) for each in models]
+        if len({(each.prefix.length, each.learned.layers) for each in models}) == 1:
+            answers = _in_one_batch(models, inputs, embedded)
+        else:  # texts stand at other positions behind each, and in each layer
+            answers = [
+                each.run_to_logits(inputs.batch, states, 0, each.prefix_tensor)
+                for each, states in zip(models, embedded, strict=True)
+            ]
+        return combined(torch.stack(answers, 1), self.config.combine)
 
     def _models(self, model: PrefixModel) -> list[PrefixModel]:
         """The classifier with each of the prefixes; made once a model."""
         if self._made is None or self._made[0] is not model:
+            check_together([model.prefix, *self.members])
             others = [PrefixModel(model.backbone, model.task, member) for member in self.members]
             self._made = [model, *others]
         return self._made
 
 
-def _whole(member: PrefixModel) -> Tensor:
-    """Its prefix, where it has one in every layer and nothing else before the first.
-
-    Raises:
-        ConfigError: it has not.
-    """
-    prefix = member.prefix_tensor
-    if not isinstance(prefix, Tensor) or member.learned.kernel is not None:
-        method = member.prefix.config.get("method", "a prefix in some layers only")
+def check_together(prefixes: Sequence[Prefix]) -> None:
+    """Raise ConfigError where prefixes cannot be asked about the same embeddings."""
+    if any(prefix.learned.kernel is not None for prefix in prefixes):
         raise ConfigError(
-            f"expected members with a prefix in every layer and no kernel, got {method!r}; leave "
-            "that run out of the ensemble"
+            "expected prefixes that take embeddings as they are, got one that convolves them; "
+            "train the members with another method"
         )
-    return prefix
+    if len({prefix.learned.head is None for prefix in prefixes}) > 1:
+        raise ConfigError(
+            "expected prefixes that all answer by label words, or all by a head of their own, got "
+            "both; train the members with one method"
+        )
+
+
+def _in_one_batch(
+    models: Sequence[PrefixModel], inputs: Inputs, embedded: Sequence[Tensor]
+) -> list[Tensor]:
+    """Scores ``(batch, classes)`` of each prefix, all of one length in the same layers.
+
+    Args:
+        embedded: states before the first layer ``(batch, tokens, hidden)``, of each.
+    """
+    backbone, texts, members = models[0].backbone, len(inputs), len(models)
+    each = torch.arange(texts, device=inputs.embedded.device).repeat_interleave(members)
+    prefixes = [
+        torch.stack([model.prefix_tensor[layer] for model in models]).repeat(texts, 1, 1, 1, 1)
+        for layer in range(backbone.prefix_rows)
+    ]
+    states = torch.stack(list(embedded), 1).flatten(0, 1)
+    found = backbone.run_to_answer(states, 0, inputs.batch.select(each), prefixes)
+    found = found.view(texts, members, -1)
+    return [model.class_scores(found[:, number]) for number, model in enumerate(models)]
 
 
 def _embedded(member: PrefixModel, model: PrefixModel, inputs: Inputs) -> Tensor:

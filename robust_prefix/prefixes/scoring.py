@@ -77,10 +77,6 @@ class Beginnings:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[int, ...], _Kept] = OrderedDict()
 
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._kept.clear()
-
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         return iter(list(self._kept))
 
