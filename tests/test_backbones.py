@@ -89,7 +89,7 @@ def test_packed_texts_are_what_padded_ones_are(
         backbone = CausalBackbone(any_backbone.model.to(dtype), any_backbone.tokenizer, "short")
     rows = [[5, 6, 7, 8, 9, 10, 11], [300, 301], [42]]
     batch = backbone.pad(rows)
-    assert Packing(batch).pays
+    assert Packing.of(batch) is not None
     shared = torch.randn(backbone.prefix_shape(5), generator=generator)
     own = shared + torch.randn(3, *shared.shape, generator=generator)
     last = backbone.num_layers - 1
@@ -100,7 +100,7 @@ def test_packed_texts_are_what_padded_ones_are(
             hidden = hidden.detach().requires_grad_()
             with monkeypatch.context() as padding:
                 padding.setattr(packing, "_WORTHWHILE", 0.0)
-                assert not Packing(batch).pays
+                assert Packing.of(batch) is None
                 padded = backbone.run_layers(hidden, 0, last, batch, prefixes, seen)
                 expected = backbone.run_layer_at_answer(padded, last, batch, prefixes, seen)
             packed = backbone.run_to_answer(hidden, 0, batch, prefixes, seen)
@@ -112,12 +112,43 @@ def test_packed_texts_are_what_padded_ones_are(
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+def test_a_layer_whose_states_stay_is_the_layer_behind_each_prefix(
+    any_backbone: CausalBackbone, packed: bool
+) -> None:
+    rows = [[5, 6, 7, 8, 9, 10, 11], [300, 301] if packed else [300] * 7]
+    batch = any_backbone.pad(rows)
+    assert (Packing.of(batch) is not None) == packed
+    generator = torch.Generator().manual_seed(0)
+    for past in (5, 0):
+        hidden = any_backbone.embed(batch, past).detach().requires_grad_()
+        behind = any_backbone.layer_behind(hidden, 0, batch)
+        for rows_alike in (True, False):
+            shape = any_backbone.prefix_shape(past)
+            given = torch.randn(shape, generator=generator).requires_grad_()
+            prefixes = given if rows_alike else given[:, None].expand(-1, 2, *shape[1:])
+            found = [
+                any_backbone.run_layers(hidden, 0, 1, batch, prefixes),
+                behind(prefixes),
+            ]
+            kept = [each[batch.real] for each in found]
+            torch.testing.assert_close(*kept, atol=2e-5, rtol=1e-4)
+            assert kept[0].std() > 0.1
+            read = [hidden, given] if past else [hidden]
+            slopes = [
+                torch.autograd.grad(each.square().sum(), read, retain_graph=True) for each in kept
+            ]
+            for slope, other in zip(*slopes, strict=True):
+                assert slope.abs().max() > 1e-3
+                torch.testing.assert_close(slope, other, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
 def test_long_texts_get_the_fused_attention_and_the_same_answers(
     any_backbone: CausalBackbone, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [[5, 6, 7, 8, 9, 10, 11], [300, 301] if packed else [300] * 7]
     batch = any_backbone.pad(rows)
-    assert Packing(batch).pays == packed
+    assert (Packing.of(batch) is not None) == packed
     prefix = torch.randn(any_backbone.prefix_shape(5), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         hidden = any_backbone.embed(batch, 5)
@@ -134,7 +165,7 @@ def test_long_texts_get_the_fused_attention_and_the_same_answers(
 
 
 def test_texts_of_one_length_need_no_packing(backbone: CausalBackbone) -> None:
-    assert not Packing(backbone.pad([[5, 6, 7], [8, 9, 10]])).pays
+    assert Packing.of(backbone.pad([[5, 6, 7], [8, 9, 10]])) is None
 
 
 def test_a_text_continues_the_part_of_the_prefix_that_it_sees(

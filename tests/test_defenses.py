@@ -224,8 +224,8 @@ def test_projection_sets_the_state_to_its_nearest_point(
     seen: list[Tensor] = []
     layers = model.backbone.model.model.layers
     last = max(spaces.layers)
-    assert last == len(layers) - 1  # the last layer gets the answer position alone
-    handle = layers[last].register_forward_pre_hook(
+    assert last == len(layers) - 1  # which projects the answer position's query first, alone
+    handle = layers[last].input_layernorm.register_forward_pre_hook(
         lambda _m, inputs: seen.append(inputs[0].squeeze(1))
     )
     try:

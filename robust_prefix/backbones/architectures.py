@@ -11,9 +11,26 @@ from torch import Tensor
 Rotary = tuple[Tensor, Tensor]
 """Cosine and sine of each position, ``(1 or batch, tokens, head_dim)``."""
 
-KeysAndValues = Callable[[Any, Tensor, Rotary | None], tuple[Tensor, Tensor]]
-"""``(layer, hidden (batch, tokens, hidden), rotary)`` to what the layer's attention stores:
-keys and values ``(batch, kv_heads, tokens, head_dim)``."""
+
+@dataclass(frozen=True)
+class Split:
+    """A layer in the steps around its attention, so that each can be run for the tokens it is
+    needed for, and as often as what it reads changes.
+
+    Attributes:
+        attention: the name of the attention inside the layer.
+        queries: ``(layer, hidden (batch, tokens, hidden), rotary)`` to what asks: ``(batch, heads,
+            tokens, head_dim)``.
+        keys_and_values: of the same to what the attention stores, each ``(batch, kv_heads, tokens,
+            head_dim)``.
+        finish: ``(layer, hidden, attended (batch, tokens, heads, head_dim))`` to the states after
+            the layer, ``(batch, tokens, hidden)``.
+    """
+
+    attention: str
+    queries: Callable[[Any, Tensor, Rotary | None], Tensor]
+    keys_and_values: Callable[[Any, Tensor, Rotary | None], tuple[Tensor, Tensor]]
+    finish: Callable[[Any, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,8 +45,7 @@ class Architecture:
         rotary: rotary position embedding, inside the decoder; None where positions are learned.
         positions: the table of learned positions, inside the decoder; None where rotary.
         cache_argument: the layer's name for the keys and values that precede the text.
-        keys_and_values: a layer's keys and values without the rest of the layer; where it is not
-            known, a layer that is needed at the answer position alone is run for the whole text.
+        split: a layer in steps; where it is not known, a layer is run whole.
     """
 
     decoder: str
@@ -39,7 +55,16 @@ class Architecture:
     rotary: str | None = None
     positions: str | None = None
     cache_argument: str = "past_key_values"
-    keys_and_values: KeysAndValues | None = None
+    split: Split | None = None
+
+
+def _llama_queries(layer: Any, hidden: Tensor, rotary: Rotary | None) -> Tensor:
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    queries = _llama_heads(layer, layer.self_attn.q_proj(layer.input_layernorm(hidden)))
+    if rotary is not None:
+        queries, _ = apply_rotary_pos_emb(queries, queries[:, :0], *rotary)
+    return queries
 
 
 def _llama_keys_and_values(
@@ -47,23 +72,46 @@ def _llama_keys_and_values(
 ) -> tuple[Tensor, Tensor]:
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-    attention = layer.self_attn
     normed = layer.input_layernorm(hidden)
-    shape = (*hidden.shape[:2], -1, attention.head_dim)
-    keys = attention.k_proj(normed).view(shape).transpose(1, 2)
-    values = attention.v_proj(normed).view(shape).transpose(1, 2)
+    keys = _llama_heads(layer, layer.self_attn.k_proj(normed))
+    values = _llama_heads(layer, layer.self_attn.v_proj(normed))
     if rotary is not None:
-        _, keys = apply_rotary_pos_emb(keys, keys, *rotary)
+        _, keys = apply_rotary_pos_emb(keys[:, :0], keys, *rotary)
     return keys, values
+
+
+def _llama_heads(layer: Any, projected: Tensor) -> Tensor:
+    return projected.unflatten(-1, (-1, layer.self_attn.head_dim)).transpose(1, 2)
+
+
+def _llama_finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
+    hidden = hidden + layer.self_attn.o_proj(attended.flatten(2))
+    finished: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return finished
+
+
+def _gpt2_queries(layer: Any, hidden: Tensor, rotary: Rotary | None) -> Tensor:
+    return _gpt2_projected(layer, hidden)[0]
 
 
 def _gpt2_keys_and_values(
     layer: Any, hidden: Tensor, rotary: Rotary | None
 ) -> tuple[Tensor, Tensor]:
-    attention = layer.attn
-    _, keys, values = attention.c_attn(layer.ln_1(hidden)).split(attention.split_size, dim=2)
-    shape = (*hidden.shape[:2], -1, attention.head_dim)
-    return keys.view(shape).transpose(1, 2), values.view(shape).transpose(1, 2)
+    _, keys, values = _gpt2_projected(layer, hidden)
+    return keys, values
+
+
+def _gpt2_projected(layer: Any, hidden: Tensor) -> list[Tensor]:
+    """Queries, keys and values, which GPT-2 projects in one product."""
+    projected = layer.attn.c_attn(layer.ln_1(hidden))
+    heads = projected.unflatten(-1, (-1, layer.attn.head_dim)).transpose(1, 2)
+    return list(heads.chunk(3, dim=1))
+
+
+def _gpt2_finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
+    hidden = hidden + layer.attn.c_proj(attended.flatten(2))
+    finished: Tensor = hidden + layer.mlp(layer.ln_2(hidden))
+    return finished
 
 
 _LLAMA = Architecture(
@@ -72,7 +120,7 @@ _LLAMA = Architecture(
     "layers",
     "norm",
     rotary="rotary_emb",
-    keys_and_values=_llama_keys_and_values,
+    split=Split("self_attn", _llama_queries, _llama_keys_and_values, _llama_finish),
 )
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -85,7 +133,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "h",
         "ln_f",
         positions="wpe",
-        keys_and_values=_gpt2_keys_and_values,
+        split=Split("attn", _gpt2_queries, _gpt2_keys_and_values, _gpt2_finish),
     ),
     "gpt_neox": Architecture(
         "gpt_neox",

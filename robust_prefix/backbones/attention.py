@@ -58,32 +58,54 @@ def grouped_attention(
     return found.unflatten(2, grouped.shape[2:4]).flatten(1, 2).to(query.dtype)
 
 
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    scaling: float | None = None,
+    **arguments: Any,
+) -> Tensor:
+    """The attention that is fastest for texts of this length on this device.
+
+    Args:
+        module: the attention inside a layer.
+        query, key, value, mask: see :func:`grouped_attention`.
+        arguments: what ``transformers`` gives its own attentions beside them.
+
+    Returns:
+        ``(batch, tokens, heads, head_dim)``.
+    """
+    if query.device.type == "cpu" and key.shape[2] <= _SHORT:
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return grouped_attention(query, key, value, mask, scaling).transpose(1, 2)
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    found: Tensor = sdpa_attention_forward(
+        module, query, key, value, mask, scaling=scaling, **arguments
+    )[0]
+    return found
+
+
 @cache
 def _registered() -> str:
     """The name under which ``transformers`` knows the attention."""
     from transformers import AttentionInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    def attend(
+    def attend_packed(
         module: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         attention_mask: Tensor,
-        scaling: float | None = None,
         packing: Packing | None = None,
         **arguments: Any,
     ) -> tuple[Tensor, None]:
-        if packing is not None:
-            query = packing.pad_heads(query)
-        if query.device.type == "cpu" and key.shape[2] <= _SHORT:
-            scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-            found = grouped_attention(query, key, value, attention_mask, scaling).transpose(1, 2)
-        else:
-            found, _ = sdpa_attention_forward(
-                module, query, key, value, attention_mask, scaling=scaling, **arguments
-            )
-        return (found if packing is None else packing.pack(found)), None
+        if packing is None:
+            return attend(module, query, key, value, attention_mask, **arguments), None
+        padded = packing.pad_heads(query)
+        return packing.pack(attend(module, padded, key, value, attention_mask, **arguments)), None
 
-    AttentionInterface.register(_NAME, attend)
+    AttentionInterface.register(_NAME, attend_packed)
     return _NAME

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -171,6 +171,21 @@ class Backbone(Tokens, ABC):
         Returns:
             States at the answer position after the layer, ``(batch, hidden)``.
         """
+
+    def layer_behind(
+        self, hidden: Tensor, layer: int, batch: TokenBatch
+    ) -> Callable[[LayerPrefixes], Tensor]:
+        """A layer whose states stay while the prefix before them changes.
+
+        What a layer makes of its states before the prefix comes in need be done once.
+
+        Args:
+            hidden, batch: as in :meth:`run_layers`.
+
+        Returns:
+            From prefixes the states after layer ``layer``, ``(batch, tokens, hidden)``.
+        """
+        return lambda prefixes: self.run_layers(hidden, layer, layer + 1, batch, prefixes)
 
     def run_to_answer(
         self,

@@ -16,6 +16,11 @@ Recorded = dict[int, tuple[Tensor, Tensor]]
 """By layer, keys and values of the texts alone, each ``(batch, kv_heads, tokens, head_dim)``."""
 
 
+def stacked(recorded: Recorded) -> Tensor:
+    """All layers' keys and values, ``(layers, batch, 2, kv_heads, tokens, head_dim)``."""
+    return torch.stack([torch.stack(recorded[layer], dim=1) for layer in sorted(recorded)])
+
+
 class PrefixCache:
     """Puts the prefix before the keys and values of the text.
 
@@ -34,21 +39,6 @@ class PrefixCache:
         if self.recorded is not None:
             self.recorded[layer] = keys, values
         return _before(self.prefixes[layer], keys, values)
-
-
-class RecordingCache(PrefixCache):
-    """Keeps what each layer computes for its text, too."""
-
-    def __init__(self, prefixes: LayerPrefixes) -> None:
-        super().__init__(prefixes)
-        self.layers: dict[int, Tensor] = {}
-
-    def update(
-        self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        """See ``PrefixCache``."""
-        self.layers[layer] = torch.stack([keys, values], dim=1)
-        return super().update(keys, values, layer)
 
 
 class GivenCache:

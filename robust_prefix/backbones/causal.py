@@ -7,18 +7,20 @@ defence run only the layers its loss reads and continue from their states.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robust_prefix.backbones.architectures import ARCHITECTURES, Rotary
-from robust_prefix.backbones.attention import own_attention
+from robust_prefix.backbones.architectures import ARCHITECTURES
+from robust_prefix.backbones.attention import attend, own_attention
 from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch
-from robust_prefix.backbones.caches import GivenCache, PrefixCache, Recorded, RecordingCache
+from robust_prefix.backbones.caches import PrefixCache, Recorded, stacked
 from robust_prefix.backbones.packing import PackedCache, Packing
+from robust_prefix.backbones.places import Places, causal_mask
 from robust_prefix.errors import ConfigError
 
 
@@ -55,6 +57,8 @@ class CausalBackbone(Backbone):
         self.architecture = ARCHITECTURES[kind]
         self._decoder: nn.Module = getattr(model, self.architecture.decoder)
         self._layers = getattr(self._decoder, self.architecture.layers)
+        # The tuning asks for the same places in every step.
+        self._same_for_all = lru_cache(maxsize=32)(self._new_places)
 
     @property
     def embeddings(self) -> Tensor:
@@ -90,8 +94,8 @@ class CausalBackbone(Backbone):
         """See ``Backbone``. Texts of different lengths go through the layers packed."""
         if start == stop:
             return hidden
-        packing = Packing(batch)
-        if not packing.pays:
+        packing = Packing.of(batch)
+        if packing is None:
             return self._run(hidden, start, stop, PrefixCache(prefixes, self._recorded), seen)
         cache = PackedCache(prefixes, packing, self._recorded)
         packed = packing.pack(hidden)
@@ -116,93 +120,125 @@ class CausalBackbone(Backbone):
         Returns:
             States at the answer position after the layer, ``(batch, hidden)``.
         """
-        split = self.architecture.keys_and_values
+        split = self.architecture.split
         if split is None:
             return batch.at_answer(self.run_layers(hidden, layer, layer + 1, batch, prefixes, seen))
         module = self._layer(layer, hidden.dtype)
-        past = prefixes[layer].shape[-2]
-        positions = self._positions(hidden.shape[1], past if seen is None else seen)
-        keys, values = split(module, hidden, self._rotary(hidden, positions))
-        known = PrefixCache(prefixes, self._recorded).update(keys, values, layer)
-        cache = GivenCache(*known)
-        rows = torch.arange(len(hidden), device=hidden.device)
-        answer = positions.expand(len(hidden), -1)[rows, batch.answer][:, None]
-        mask = self._mask(hidden.shape[1], hidden.dtype, past, seen)
-        mask = mask.expand(len(hidden), -1, -1, -1)
+        places = self._places(hidden, prefixes[layer].shape[-2], seen)
+        answer = places.at(batch.answer)
         state = batch.at_answer(hidden)[:, None]
-        arguments = self._arguments(state, mask[rows, :, batch.answer][:, :, None], answer, cache)
+        queries = split.queries(module, state, answer.rotary)
+        text = split.keys_and_values(module, hidden, places.rotary)
+        keys, values = PrefixCache(prefixes, self._recorded).update(*text, layer)
+        attention = getattr(module, split.attention)
+        attended = attend(attention, queries, keys, values, answer.mask, _scaling(attention))
         self.passes.forward += len(hidden) / self.num_layers
-        return self._run_layer(module, state, arguments)[:, 0]
+        return split.finish(module, state, attended)[:, 0]
+
+    def layer_behind(
+        self, hidden: Tensor, layer: int, batch: TokenBatch
+    ) -> Callable[[LayerPrefixes], Tensor]:
+        """See ``Backbone``. Queries, keys and values of the text are projected once."""
+        split = self.architecture.split
+        if split is None:
+            return super().layer_behind(hidden, layer, batch)
+        module = self._layer(layer, hidden.dtype)
+        attention = getattr(module, split.attention)
+        packing = Packing.of(batch)
+        states = hidden if packing is None else packing.pack(hidden)
+
+        @cache
+        def projected(past: int) -> tuple[Tensor, Tensor, Tensor]:
+            places = self._places(hidden, past)
+            rotary = (places if packing is None else places.packed(packing)).rotary
+            queries = split.queries(module, states, rotary)
+            keys, values = split.keys_and_values(module, states, rotary)
+            if packing is None:
+                return queries, keys, values
+            pad = packing.pad_heads
+            return pad(queries), pad(keys), pad(values)
+
+        def run(prefixes: LayerPrefixes) -> Tensor:
+            past = prefixes[layer].shape[-2]
+            queries, keys, values = projected(past)
+            keys, values = PrefixCache(prefixes).update(keys, values, layer)
+            mask = self._places(hidden, past).mask
+            attended = attend(attention, queries, keys, values, mask, _scaling(attention))
+            self.passes.forward += len(hidden) / self.num_layers
+            if packing is None:
+                return split.finish(module, states, attended)
+            return packing.pad(split.finish(module, states, packing.pack(attended)))
+
+        return run
 
     def _run(
         self,
         hidden: Tensor,
         start: int,
         stop: int,
-        cache: PrefixCache,
+        before: PrefixCache,
         seen: Tensor | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
         rows, tokens = hidden.shape[:2] if packing is None else packing.shape
         past = -1
         for index in range(start, stop):
-            length = cache.prefixes[index].shape[-2]
+            length = before.prefixes[index].shape[-2]
             if length != past:  # a layer may have no prefix, and then sees the text alone
                 past = length
-                positions = self._positions(tokens, past if seen is None else seen)
-                if packing is not None:
-                    positions = packing.pack(positions.expand(rows, -1))
-                mask = self._mask(tokens, hidden.dtype, past, seen)
-                arguments = self._arguments(hidden, mask, positions, cache)
-                if packing is not None:
-                    arguments["packing"] = packing
-            hidden = self._run_layer(self._layer(index, hidden.dtype), hidden, arguments)
+                places = self._places_of(tokens, hidden.dtype, past, seen)
+                arguments = self._arguments(places, before, packing)
+            layer = self._layer(index, hidden.dtype)
+            with own_attention(self.model.config):
+                output = layer(hidden, **arguments)
+            hidden = output[0] if isinstance(output, tuple) else output
         self.passes.forward += rows * (stop - start) / self.num_layers
         return hidden
 
-    def _run_layer(self, layer: nn.Module, hidden: Tensor, arguments: dict[str, Any]) -> Tensor:
-        with own_attention(self.model.config):
-            output = layer(hidden, **arguments)
-        state: Tensor = output[0] if isinstance(output, tuple) else output
-        return state
+    def _arguments(
+        self, places: Places, before: PrefixCache, packing: Packing | None
+    ) -> dict[str, Any]:
+        """What ``transformers`` passes to each layer, and what the own attention takes beside."""
+        if packing is not None:
+            places = places.packed(packing)
+        arguments: dict[str, Any] = {
+            "attention_mask": places.mask,
+            "cache_position": places.positions[0],
+            "use_cache": True,
+            self.architecture.cache_argument: before,
+        }
+        if places.rotary is not None:
+            arguments |= {
+                "position_embeddings": places.rotary,
+                "position_ids": places.positions,
+            }
+        return arguments if packing is None else {**arguments, "packing": packing}
 
     def _positions(self, tokens: int, past: int | Tensor) -> Tensor:
         """Positions of the text: ``(1 or batch, tokens)``."""
         places = torch.arange(tokens, device=self.device)[None]
         return places + (past if isinstance(past, int) else past.to(self.device)[:, None])
 
-    def _mask(self, tokens: int, dtype: torch.dtype, past: int, seen: Tensor | None) -> Tensor:
-        """What each position attends to, added to the scores: ``(1 or batch, 1, tokens, keys)``."""
-        # A row sees the prefix, or as much of it as is its own, and the text up to itself.
-        shown = torch.ones(1, tokens, past + tokens, dtype=torch.bool, device=self.device)
-        shown = shown.tril(past)
-        if seen is not None:
-            places = torch.arange(past + tokens, device=self.device)
-            hid = (places >= seen.to(self.device)[:, None]) & (places < past)
-            shown = shown & ~hid[:, None]
-        mask = torch.zeros(shown.shape, dtype=dtype, device=self.device)
-        return mask.masked_fill_(~shown, torch.finfo(dtype).min)[:, None]
+    def _places(self, hidden: Tensor, past: int, seen: Tensor | None = None) -> Places:
+        """Those of padded states ``(batch, tokens, hidden)``."""
+        return self._places_of(hidden.shape[1], hidden.dtype, past, seen)
 
-    def _rotary(self, hidden: Tensor, positions: Tensor) -> Rotary | None:
-        if self.architecture.rotary is None:
-            return None
-        rotary: Rotary = getattr(self._decoder, self.architecture.rotary)(hidden, positions)
-        return rotary
+    def _places_of(self, tokens: int, dtype: torch.dtype, past: int, seen: Tensor | None) -> Places:
+        if seen is None:
+            return self._same_for_all(tokens, dtype, past)
+        return self._new_places(tokens, dtype, past, seen)
 
-    def _arguments(
-        self, hidden: Tensor, mask: Tensor, positions: Tensor, cache: Any
-    ) -> dict[str, Any]:
-        """What ``transformers`` passes to each layer."""
-        arguments: dict[str, Any] = {
-            "attention_mask": mask,
-            "cache_position": positions[0],
-            "use_cache": True,
-            self.architecture.cache_argument: cache,
-        }
-        rotary = self._rotary(hidden, positions)
-        if rotary is not None:
-            arguments |= {"position_embeddings": rotary, "position_ids": positions}
-        return arguments
+    def _new_places(
+        self, tokens: int, dtype: torch.dtype, past: int, seen: Tensor | None = None
+    ) -> Places:
+        with torch.inference_mode(False):  # they are kept, and gradients may pass them later
+            positions = self._positions(tokens, past if seen is None else seen)
+            mask = causal_mask(tokens, past, dtype, self.device, seen)
+            if self.architecture.rotary is None:
+                return Places(positions, mask, None)
+            embedding = getattr(self._decoder, self.architecture.rotary)
+            # The states say nothing but the type that is wanted.
+            return Places(positions, mask, embedding(mask, positions))
 
     def _layer(self, index: int, dtype: torch.dtype) -> nn.Module:
         return self._in_float32(self._layers, index, dtype)
@@ -225,9 +261,9 @@ class CausalBackbone(Backbone):
         Returns:
             ``(layers, batch, 2, kv_heads, tokens, head_dim)``; gradients flow through it.
         """
-        cache = RecordingCache(prefixes)
-        self._run(hidden, 0, self.num_layers, cache)
-        return torch.stack([cache.layers[layer] for layer in range(self.num_layers)])
+        recorded: Recorded = {}
+        self._run(hidden, 0, self.num_layers, PrefixCache(prefixes, recorded))
+        return stacked(recorded)
 
     def token_keys_and_values(self, tokens: Sequence[int]) -> Tensor:
         """See ``Backbone``."""
@@ -316,3 +352,8 @@ class CausalBackbone(Backbone):
         following = batch.ids[0, 1:, None]
         chosen = logits.gather(1, following)[:, 0] - logits.logsumexp(1)
         return float(chosen.double().sum()), len(ids) - 1
+
+
+def _scaling(attention: Any) -> float | None:
+    """Of the attention's scores, where it is not the usual one."""
+    return getattr(attention, "scaling", None)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch
-from robust_prefix.backbones.caches import GivenCache, PrefixCache, RecordingCache
+from robust_prefix.backbones.caches import GivenCache, PrefixCache, Recorded, stacked
 from robust_prefix.errors import ConfigError
 
 
@@ -160,9 +160,10 @@ class EncoderBackbone(Backbone):
         """See ``Backbone``."""
         batch = self.pad([tokens])
         nothing = torch.zeros(self.prefix_shape(0), dtype=self.dtype, device=self.device)
-        cache = RecordingCache(nothing)
+        recorded: Recorded = {}
+        cache = PrefixCache(nothing, recorded)
         self._run(self.embed(batch, 0), 0, self.num_layers, batch.real, cache)
-        return torch.stack([cache.layers[layer][0] for layer in range(self.num_layers)]).float()
+        return stacked(recorded)[:, 0].float()
 
     def normed(self, hidden: Tensor) -> Tensor:
         """See ``Backbone``. Each layer ends in its norm."""

@@ -31,14 +31,15 @@ class Packing:
         kept = places <= batch.answer[:, None]
         self.shape = rows, tokens
         self.index = kept.flatten().nonzero()[:, 0]
-        self.answer = kept.sum(1).cumsum(0) - 1
-        """Of each text in the packed row ``(rows,)``."""
 
-    @property
-    def pays(self) -> bool:
-        """Whether there is padding enough to be worth the moving about."""
-        rows, tokens = self.shape
-        return len(self.index) < _WORTHWHILE * rows * tokens
+    @classmethod
+    def of(cls, batch: TokenBatch) -> Packing | None:
+        """That of a batch with padding enough to be worth the moving about."""
+        rows, tokens = batch.ids.shape
+        if rows == 1:
+            return None
+        packing = cls(batch)
+        return packing if len(packing.index) < _WORTHWHILE * rows * tokens else None
 
     def pack(self, padded: Tensor) -> Tensor:
         """``(rows, tokens, ...)`` to ``(1, packed, ...)``."""

@@ -98,15 +98,22 @@ class RobustPrefix(Defense[RobustPrefixConfig]):
         trained = model.prefix.learned.to(embedded.device, embedded.dtype).by_layer()
         rows = embedded.shape[0] if per_example else 1
         start = torch.zeros(rows, *additional_shape(model, deepest), device=embedded.device)
+        everyone = inputs, embedded, model.backbone.layer_behind(embedded, 0, inputs.batch)
 
         def losses(additional: Tensor, of: Tensor) -> Tensor:
-            chosen = inputs if len(of) == rows else inputs.select(of)
-            hidden = embedded if len(of) == rows else embedded[of]
+            chosen, hidden, first = everyone
+            if len(of) < rows:  # some are left alone by now
+                chosen, hidden = inputs.select(of), embedded[of]
+                first = model.backbone.layer_behind(hidden, 0, chosen.batch)
             prefixes = add_to_first_layers(trained, additional[of])
             # The states before the first layer no prefix can change: they have no gradient.
             states = [chosen.batch.at_answer(hidden)]
             for layer in range(deepest - 1):
-                hidden = model.backbone.run_layers(hidden, layer, layer + 1, chosen.batch, prefixes)
+                hidden = (
+                    model.backbone.run_layers(hidden, layer, layer + 1, chosen.batch, prefixes)
+                    if layer
+                    else first(prefixes)
+                )
                 states.append(chosen.batch.at_answer(hidden))
             states.append(
                 model.backbone.run_layer_at_answer(hidden, deepest - 1, chosen.batch, prefixes)
