@@ -27,7 +27,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from robust_prefix.backbones import Backbone
 from robust_prefix.classifier import PrefixClassifier
-from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
+from robust_prefix.configs import MethodConfig, PrefixTuningConfig, TrainingConfig
 from robust_prefix.files import write_text
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.tasks import Task
@@ -71,19 +71,8 @@ def measure(
         return learn
 
     def ours(rows: Material, seed: int) -> float:
-        steps = math.ceil(len(rows.texts) / batch_size)
-        with (
-            task_of(classifier.task, rows) as task,
-            one_epoch(steps, backbone.device) as took,
-        ):
-            train_prefix(
-                backbone,
-                task,
-                prefix=PrefixTuningConfig(length=length),
-                training=TrainingConfig(epochs=1, batch_size=batch_size, evaluations_per_epoch=1),
-                seed=seed,
-            )
-        return took()
+        method = PrefixTuningConfig(length=length)
+        return epoch_of_ours(backbone, classifier.task, method, rows, batch_size, seed)
 
     def classify() -> Any:
         return sequence_classifier(backbone, length, prompter.label_tokens)
@@ -102,6 +91,29 @@ def measure(
             learn(material.window(0, min(examples, batch_size)), 0)
         entered = {name: contestant(learn) for name, learn in learners.items()}
         return run({"batch": batch_size}, entered, OURS, [examples] * plan.rounds)
+
+
+def epoch_of_ours(
+    backbone: Backbone,
+    task: Task,
+    method: MethodConfig,
+    rows: Material,
+    batch_size: int,
+    seed: int,
+) -> float:
+    """Seconds of the steps of one epoch of ``train_prefix`` on these texts."""
+    with (
+        task_of(task, rows) as changed,
+        one_epoch(math.ceil(len(rows.texts) / batch_size), backbone.device) as took,
+    ):
+        train_prefix(
+            backbone,
+            changed,
+            prefix=method,
+            training=TrainingConfig(epochs=1, batch_size=batch_size, evaluations_per_epoch=1),
+            seed=seed,
+        )
+    return took()
 
 
 @contextmanager
