@@ -239,22 +239,23 @@ def _draw(options: argparse.Namespace, rows: Sequence[Row]) -> None:
             up = [100 * (row[f"{name}_high"] - row[name]) for _, row in of]
             axes.errorbar(
                 values,
-                [place for place, _ in of],
+                [place - 0.1 + 0.2 * number for place, _ in of],
                 xerr=[down, up],
                 fmt=MARKERS[number],
                 color=COLORS[number],
                 capsize=3,
+                elinewidth=1,
                 label=f"{label}, n={of[0][1][f'{name}_n']:,}",
             )
     labels = [f"{row['method']}\n{row['parameters']:,} parameters" for row in rows]
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 101)
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("accuracy in %, 95% intervals")
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
-    model = Path(options.model).name
-    axes.set_title(f"{options.task}, {model}, {options.epochs:g} epochs, seed {options.seed}")
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    task, model = (Path(name).stem for name in (options.task, options.model))
+    axes.set_title(f"{task}, {model}, epochs: {options.epochs:g}, seed {options.seed}", fontsize=10)
     for kind in ("png", "svg"):
         with atomic_path(options.out / f"methods.{kind}") as path:
             figure.savefig(path, format=kind, dpi=150)
