@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from robust_prefix.fitting import fit_subspaces
     from robust_prefix.prefixes import Prefix
+    from robust_prefix.serving import PrefixServer
     from robust_prefix.subspaces import Subspaces
     from robust_prefix.tasks import Task, load_task
     from robust_prefix.training import train_prefix
@@ -35,6 +36,7 @@ _HOMES = {
     "PTuningConfig": "configs",
     "Prefix": "prefixes",
     "PrefixClassifier": "classifier",
+    "PrefixServer": "serving",
     "PrefixTuningConfig": "configs",
     "PromptTuningConfig": "configs",
     "SubspaceConfig": "configs",
@@ -53,6 +55,7 @@ __all__ = [
     "PTuningConfig",
     "Prefix",
     "PrefixClassifier",
+    "PrefixServer",
     "PrefixTuningConfig",
     "PromptTuningConfig",
     "SubspaceConfig",

@@ -26,6 +26,7 @@ FLOORS = (
     {"training", "lengths", "activations", "fitting"},
     {"defenses", "runs"},
     {"classifier", "certification", "ensembling"},
+    {"serving"},
     {"evaluation"},
     {"zoo"},
     {"__init__"},  # the facade: `from robust_prefix import PrefixClassifier`

@@ -26,7 +26,7 @@ from robust_prefix.data import token_batches
 if TYPE_CHECKING:
     from robust_prefix.prefixes.model import Encoded, PrefixModel
 
-_TOKENS_A_TEXT = 64
+TOKENS_A_TEXT = 64
 """What a text of a batch may be long for a batch to have as many texts as the caller allows."""
 
 _CANDIDATES = 64
@@ -130,7 +130,7 @@ def plain_scores(model: PrefixModel, encoded: Encoded, batch_size: int = 32) -> 
                 _run(model, [first], [0], prefix, None, kept)
             base = kept.keys_and_values(first)
     lengths = [len(row) - count for row, count in zip(rows, shared, strict=True)]
-    for batch in token_batches(lengths, batch_size * _TOKENS_A_TEXT):
+    for batch in token_batches(lengths, batch_size * TOKENS_A_TEXT):
         chosen, counts = [rows[index] for index in batch], [shared[index] for index in batch]
         scores[batch] = _run(model, chosen, counts, prefix, base, model.beginnings)
     places = {row: index for index, row in enumerate(rows)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -104,6 +105,36 @@ def test_a_pair_is_a_json_list(
     }.items():
         answer = refused("predict", run_dir, "--dtype", "float32", input=f'["a", "b"]\n{line}\n')
         assert message in answer
+
+
+def test_lines_for_several_runs(
+    refused: Refused, tmp_path: Path, run_dir: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    other = Path(shutil.copytree(run_dir, tmp_path / "other"))
+    values = json.loads((other / RUN_FILE).read_text())
+    values["task"]["name"] = "other"
+    (other / RUN_FILE).write_text(json.dumps(values))
+    for line, message in {
+        "no json": 'a JSON object such as {"task": "sst2", "text": "..."} in line 1, got',
+        '["other", "fine"]': "a JSON object such as",
+        '{"task": "other"}': "in line 1, got",
+        '{"task": "other", "text": "fine", "more": 1}': "in line 1, got",
+        '{"task": ["other"], "text": "fine"}': "in line 1, got",
+        '{"task": "othr", "text": "fine"}': "known task (other, sst2), got 'othr'; did you mean",
+        '{"task": "other", "text": ""}': "in text of text 1, got an empty text",
+        '{"task": "other", "text": 5}': "text of text 1 to be a string, got 5",
+        '{"task": "other", "text": ["a", "b"]}': "1 columns ['text'] in text 1, got 2",
+    }.items():
+        lines = '{"task": "sst2", "text": "good"}\n' + line + "\n"
+        answer = refused("predict", run_dir, other, "--dtype", "float32", input=lines)
+        assert message in answer
+    twice = refused("predict", run_dir, run_dir, "--dtype", "float32", input="good\n")
+    assert "got 'sst2', which is served" in twice
+    backbone = tiny_backbone("llama", tokenizer, seed=1)
+    named = Prefix.load(other / PREFIX_FILE)
+    dataclasses.replace(named, base_fingerprint=backbone.fingerprint).save(other / PREFIX_FILE)
+    foreign = refused("predict", run_dir, other, "--dtype", "float32", input="good\n")
+    assert "expected a prefix for" in foreign
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -289,6 +290,30 @@ def test_pairs_are_trained_on_and_predicted(cli: Cli, tmp_path: Path, model_dir:
     assert [json.loads(answer["text"]) for answer in answers] == pairs
     for answer in answers:
         assert list(answer["probabilities"]) == ["entailment", "neutral", "contradiction"]
+
+
+def test_several_tasks_are_predicted_in_one_call(
+    cli: Cli, tmp_path: Path, pristine_run: Path
+) -> None:
+    """Each line by the run of its task, behind the defence of that run."""
+    run = Run.load(pristine_run)
+    task = dataclasses.replace(run.task, name="other", template="{text} is it good or bad ?")
+    other = dataclasses.replace(run, task=task, subspaces=None, defense="none")
+    other.save(tmp_path / "other")
+    texts = ["the film is good", "a dull plot", "the cast is weak and flat"]
+    asked = [{"task": name, "text": text} for text in texts for name in ("other", "sst2")]
+    lines = "".join(json.dumps(each) + "\n" for each in asked)
+    said = cli("predict", pristine_run, tmp_path / "other", *FLOAT32, input=lines)
+    assert (said.exit_code, said.stderr) == (0, "")
+    answers = [json.loads(line) for line in said.stdout.splitlines()]
+    assert [{"task": a["task"], "text": a["text"]} for a in answers] == asked
+    for name, folder in (("sst2", pristine_run), ("other", tmp_path / "other")):
+        alone = cli("predict", folder, *FLOAT32, input="".join(text + "\n" for text in texts))
+        expected = [json.loads(line) for line in alone.stdout.splitlines()]
+        found = [answer for answer in answers if answer["task"] == name]
+        for one, other_way in zip(found, expected, strict=True):
+            assert one["label"] == other_way["label"]
+            assert one["probabilities"] == pytest.approx(other_way["probabilities"], abs=1e-4)
 
 
 @needs_attacks

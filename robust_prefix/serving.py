@@ -1,0 +1,193 @@
+"""One loaded model that answers for several tasks, switched by prefix, mixed in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from robust_prefix.backbones import Backbone
+from robust_prefix.classifier import Prediction, PrefixClassifier, Text
+from robust_prefix.defenses import NoDefense
+from robust_prefix.errors import ConfigError, InputError, unknown_name
+from robust_prefix.prefixes.mixing import Prompt, mixed_scores
+from robust_prefix.tasks import Fields
+
+Request = tuple[str, Text]
+"""The name of a task and a text for it."""
+
+
+class PrefixServer:
+    """A frozen model in memory once, and a prefix, template and label words for each task.
+
+    Undefended tasks are answered in mixed batches; each defended one by its own defence, apart from
+    the others, for a defence sees its own texts alone.
+
+    Args:
+        backbone: the loaded model; every task adds its prefix and what its defence has, no more.
+        classifiers: the first tasks, by name.
+
+    Raises:
+        ConfigError: a classifier has another loaded model.
+    """
+
+    def __init__(
+        self, backbone: Backbone, classifiers: Mapping[str, PrefixClassifier] | None = None
+    ) -> None:
+        self.backbone = backbone
+        self._classifiers: dict[str, PrefixClassifier] = {}
+        for name, classifier in (classifiers or {}).items():
+            self.add(classifier, name)
+
+    @property
+    def classifiers(self) -> Mapping[str, PrefixClassifier]:
+        """Those that are served, by name."""
+        return dict(self._classifiers)
+
+    def add(self, classifier: PrefixClassifier, name: str | None = None) -> None:
+        """Serve one more task; calls that are under way in other threads do not see it yet.
+
+        Args:
+            name: what requests call it; the task's own name where not given.
+
+        Raises:
+            ConfigError: the name is taken, or the classifier has another loaded model.
+        """
+        name = classifier.task.name if name is None else name
+        if name in self._classifiers:
+            raise ConfigError(
+                f"expected a new name for a task to serve, got {name!r}, which is served; "
+                "remove it first, or add this one under another name"
+            )
+        if classifier.model.backbone is not self.backbone:
+            raise ConfigError(
+                f"expected a classifier on the loaded {self.backbone.name} of this server, got "
+                f"{name!r} on another; load it with backbone=server.backbone"
+            )
+        self._classifiers = {**self._classifiers, name: classifier}
+
+    def remove(self, name: str) -> None:
+        """Serve a task no more; calls that are under way in other threads still answer it.
+
+        Raises:
+            ConfigError: no such task is served.
+        """
+        if name not in self._classifiers:
+            raise unknown_name("task", name, self._classifiers)
+        self._classifiers = {key: c for key, c in self._classifiers.items() if key != name}
+
+    def logits(self, requests: Sequence[Request], batch_size: int = 32) -> list[Tensor]:
+        """Class scores of each request, float32 ``(classes of its task,)`` on the CPU.
+
+        Raises:
+            ConfigError: a task is not served.
+            InputError: a text does not fit its task; the request's place is named.
+        """
+        return [answer.scores for answer in self._answers(requests, batch_size)]
+
+    def classify(self, requests: Sequence[Request], batch_size: int = 32) -> list[Prediction]:
+        """Each request's class name with probabilities, and whether its text had to be cut."""
+        return [answer.prediction for answer in self._answers(requests, batch_size)]
+
+    def predict(self, requests: Sequence[Request], batch_size: int = 32) -> list[str]:
+        """The class name of each request."""
+        return [answer.label for answer in self.classify(requests, batch_size)]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        runs: Sequence[str | Path],
+        defense: str = "default",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        data_dir: str | Path | None = None,
+    ) -> PrefixServer:
+        """Serve run directories or ``zoo:NAME``, each by its task's name, on the first one's model.
+
+        Args:
+            defense: of each; ``default`` is each run's own.
+
+        Raises:
+            ArtifactError: a run is missing or damaged, or belongs to another base model.
+            ConfigError: two runs have one task, or the defence is unknown.
+            InputError: there are no runs.
+        """
+        if not runs:
+            raise InputError("expected at least one run to serve, got none")
+        first = PrefixClassifier.from_pretrained(
+            runs[0], defense, device=device, dtype=dtype, data_dir=data_dir
+        )
+        server = cls(first.model.backbone)
+        server.add(first)
+        for run in runs[1:]:
+            server.load(run, defense, data_dir=data_dir)
+        return server
+
+    def load(
+        self,
+        run: str | Path,
+        defense: str = "default",
+        name: str | None = None,
+        *,
+        data_dir: str | Path | None = None,
+    ) -> None:
+        """Serve one more run directory or ``zoo:NAME``; see :meth:`add`.
+
+        Raises:
+            ArtifactError: the run is missing or damaged, or belongs to another base model.
+            ConfigError: the name is taken, or the defence is unknown.
+        """
+        loaded = PrefixClassifier.from_pretrained(
+            run, defense, backbone=self.backbone, data_dir=data_dir
+        )
+        self.add(loaded, name)
+
+    def _answers(self, requests: Sequence[Request], batch_size: int) -> list[_Answer]:
+        classifiers = self._classifiers  # this table is never changed, only replaced
+        scores: dict[int, Tensor] = {}
+        cut: dict[int, bool] = {}
+        mixed: dict[int, Prompt] = {}
+        for name, own in _by_task(classifiers, requests).items():
+            classifier = classifiers[name]
+            encoded = classifier.model.prompter.encode(list(own.values()))
+            cut |= zip(own, encoded.truncated, strict=True)
+            if isinstance(classifier.defense, NoDefense):
+                mixed |= {
+                    i: (classifier.model, row) for i, row in zip(own, encoded.rows, strict=True)
+                }
+            else:
+                scores |= zip(own, classifier.logits(list(own.values()), batch_size), strict=True)
+        scores |= zip(mixed, mixed_scores(list(mixed.values()), batch_size), strict=True)
+        return [
+            _Answer(classifiers[name].task.labels, scores[place], cut[place])
+            for place, (name, _) in enumerate(requests)
+        ]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Class scores ``(classes,)`` of one request."""
+
+    labels: tuple[str, ...]
+    scores: Tensor
+    truncated: bool
+
+    @property
+    def prediction(self) -> Prediction:
+        probabilities = dict(zip(self.labels, self.scores.softmax(-1).tolist(), strict=True))
+        return Prediction(self.labels[int(self.scores.argmax())], probabilities, self.truncated)
+
+
+def _by_task(
+    classifiers: Mapping[str, PrefixClassifier], requests: Sequence[Request]
+) -> dict[str, dict[int, Fields]]:
+    """By task, the texts of the requests for it, by place."""
+    found: dict[str, dict[int, Fields]] = {}
+    for place, (name, text) in enumerate(requests):
+        if name not in classifiers:
+            raise unknown_name("task", name, classifiers)
+        found.setdefault(name, {})[place] = classifiers[name].task.fields(text, place)
+    return found
