@@ -16,6 +16,7 @@ from torch import Tensor
 from robust_prefix.backbones import Backbone, load_backbone
 from robust_prefix.certification import Certificate, CertifyConfig, certify
 from robust_prefix.defenses import Defense, NoDefense, build_defense
+from robust_prefix.detection import Decisions, Detectors
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.prefixes.scoring import Beginnings
@@ -39,11 +40,13 @@ class Prediction:
         label: the class name.
         probabilities: by class name.
         truncated: whether the text was longer than the task's ``max_tokens``.
+        abstained: whether the defence refuses to answer; the rest is what it would have said.
     """
 
     label: str
     probabilities: dict[str, float]
     truncated: bool
+    abstained: bool = False
 
 
 class PrefixClassifier:
@@ -55,6 +58,7 @@ class PrefixClassifier:
         synonyms: clusters, kept for :meth:`save_pretrained`.
         members: other prefixes of an ensemble, kept for :meth:`save_pretrained`.
         measurements: what is known of the prefix, kept for :meth:`save_pretrained`.
+        detectors: kept for :meth:`save_pretrained`.
 
     Raises:
         ArtifactError: the prefix belongs to another base model.
@@ -70,6 +74,7 @@ class PrefixClassifier:
         measurements: Mapping[str, Any] | None = None,
         synonyms: SynonymClusters | None = None,
         members: tuple[Prefix, ...] = (),
+        detectors: Detectors | None = None,
     ) -> None:
         self.model = PrefixModel(backbone, task, prefix)
         self.defense = defense if defense is not None else NoDefense()
@@ -77,6 +82,7 @@ class PrefixClassifier:
         self.measurements = dict(measurements or {})
         self.synonyms = synonyms
         self.members = members
+        self.detectors = detectors
 
     @property
     def task(self) -> Task:
@@ -94,7 +100,25 @@ class PrefixClassifier:
             self.measurements,
             self.synonyms,
             self.members,
+            self.detectors,
         )
+
+    def build_defense(self, text: str) -> Defense[Any]:
+        """A defence from its name and settings, with what this classifier's run has fitted.
+
+        Raises:
+            ConfigError, ArtifactError: see :func:`robust_prefix.defenses.build_defense`.
+        """
+        return build_defense(text, self.subspaces, self.synonyms, self.members, self.detectors)
+
+    def decide(self, texts: Sequence[Text], batch_size: int = 32) -> Decisions:
+        """Class scores as of :meth:`logits`, and which texts the defence refuses to answer.
+
+        Raises:
+            InputError: see :meth:`logits`.
+        """
+        fields = [self.task.fields(text, position) for position, text in enumerate(texts)]
+        return self.defense.decide(self.model, fields, batch_size)
 
     def logits(self, texts: Sequence[Text], batch_size: int = 32) -> Tensor:
         """Class scores, float32 ``(len(texts), classes)`` on the CPU.
@@ -111,19 +135,22 @@ class PrefixClassifier:
         return probabilities
 
     @overload
-    def predict(self, texts: str, batch_size: int = 32) -> str: ...  # type: ignore[overload-overlap]
+    def predict(self, texts: str, batch_size: int = 32) -> str | None: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[str]: ...
-    def predict(self, texts: str | Sequence[Text], batch_size: int = 32) -> str | list[str]:
-        """Class names: one for a string, a list for a list."""
+    def predict(self, texts: Sequence[Text], batch_size: int = 32) -> list[str | None]: ...
+    def predict(
+        self, texts: str | Sequence[Text], batch_size: int = 32
+    ) -> str | list[str | None] | None:
+        """Class names: one for a string, a list for a list; None where the defence abstains."""
         if isinstance(texts, str):
             return self.predict([texts], batch_size)[0]
-        chosen = self.logits(texts, batch_size).argmax(-1).tolist()
-        return [self.task.labels[index] for index in chosen]
+        chosen = self.decide(texts, batch_size).labels
+        return [None if index is None else self.task.labels[index] for index in chosen]
 
     def classify(self, texts: Sequence[Text], batch_size: int = 32) -> list[Prediction]:
         """Class names with probabilities, and whether a text had to be cut."""
-        probabilities = self.predict_proba(texts, batch_size)
+        decisions = self.decide(texts, batch_size)
+        probabilities = decisions.logits.softmax(-1).numpy()
         fields = [self.task.fields(text) for text in texts]
         truncated = self.model.prompter.encode(fields).truncated
         return [
@@ -131,8 +158,11 @@ class PrefixClassifier:
                 label=self.task.labels[int(row.argmax())],
                 probabilities=dict(zip(self.task.labels, map(float, row), strict=True)),
                 truncated=cut,
+                abstained=refused,
             )
-            for row, cut in zip(probabilities, truncated, strict=True)
+            for row, cut, refused in zip(
+                probabilities, truncated, decisions.abstained.tolist(), strict=True
+            )
         ]
 
     def certify(
@@ -208,6 +238,7 @@ class PrefixClassifier:
             defense=self.defense.spec,
             measurements=self.measurements,
             members=self.members,
+            detectors=self.detectors,
         ).save(folder)
 
     @classmethod
@@ -234,7 +265,7 @@ class PrefixClassifier:
         run = Run.load(name, data_dir)
         if isinstance(defense, str):
             spec = run.defense if defense == "default" else defense
-            defense = build_defense(spec, run.subspaces, run.synonyms, run.members)
+            defense = build_defense(spec, run.subspaces, run.synonyms, run.members, run.detectors)
         if backbone is None:
             backbone = load_backbone(run.prefix.base_model, device=device, dtype=dtype)
         return cls(
@@ -246,4 +277,5 @@ class PrefixClassifier:
             run.measurements,
             run.synonyms,
             run.members,
+            run.detectors,
         )

@@ -176,3 +176,25 @@ class SubspaceConfig:
     criterion: Criterion = "singular-values"
     batch_size: int = Field(default=32, ge=1)
     max_examples: int = Field(default=0, ge=0)
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class DetectorConfig:
+    """Settings of the fit of detectors.
+
+    Attributes:
+        layer: number of the layer whose state ``mahalanobis`` and ``density`` read, 0 the
+            embedding; -1 is the last.
+        components: principal directions that ``density`` keeps.
+        rare: share of the training vocabulary's words that ``frequency`` takes for rare.
+        batch_size: examples a pass.
+        max_examples: fit on the first so many training rows only; 0 takes all.
+        seed: of the search for the minimum covariance determinant.
+    """
+
+    layer: int = Field(default=-1, ge=-1)
+    components: int = Field(default=64, ge=1)
+    rare: float = Field(default=0.9, ge=0, le=1)
+    batch_size: int = Field(default=32, ge=1)
+    max_examples: int = Field(default=10_000, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)

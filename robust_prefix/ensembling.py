@@ -55,6 +55,7 @@ def ensemble_runs(runs: Sequence[Run], combine: Combine = "mean") -> Run:
         defense="+".join([*_outer(first), own]),
         measurements={"members": [_measured(run) for run in runs]},
         members=members,
+        detectors=first.detectors,
     )
 
 

@@ -1,8 +1,9 @@
 """A run directory: what training and fitting leave behind, and what everything else starts from.
 
 ``run.json`` (task, base model, default defence, measurements), ``prefix.safetensors`` and, once
-fitted, ``subspaces.safetensors`` and ``synonyms.json``. Where several prefixes were put together,
-the others are in ``members/``. ``zoo:NAME`` names a run that comes with the package.
+fitted, ``subspaces.safetensors``, ``synonyms.json`` and ``detectors.safetensors``. Where several
+prefixes were put together, the others are in ``members/``. ``zoo:NAME`` names a run that comes with
+the package.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robust_prefix.detection import Detectors
 from robust_prefix.errors import ArtifactError, RobustPrefixError, unknown_name
 from robust_prefix.files import read_json, write_json
 from robust_prefix.prefixes import PREFIX_FILE, Prefix
@@ -23,6 +25,7 @@ ZOO = Path(__file__).parent / "zoo"
 RUN_FILE = "run.json"
 SUBSPACES_FILE = "subspaces.safetensors"
 SYNONYMS_FILE = "synonyms.json"
+DETECTORS_FILE = "detectors.safetensors"
 MEMBERS_FOLDER = "members"
 
 
@@ -38,6 +41,7 @@ class Run:
         measurements: accuracies and the like, with n and interval.
         synonyms: clusters; None until fitted.
         members: the other prefixes of an ensemble; see ``robust_prefix.defenses.Ensemble``.
+        detectors: None until fitted.
     """
 
     task: Task
@@ -47,6 +51,7 @@ class Run:
     measurements: Mapping[str, Any] = field(default_factory=dict)
     synonyms: SynonymClusters | None = None
     members: tuple[Prefix, ...] = ()
+    detectors: Detectors | None = None
 
     def save(self, folder: str | Path) -> None:
         """Write the run; each file is whole or not there, ``run.json`` comes last.
@@ -60,6 +65,8 @@ class Run:
             self.subspaces.save(folder / SUBSPACES_FILE)
         if self.synonyms is not None:
             self.synonyms.save(folder / SYNONYMS_FILE)
+        if self.detectors is not None:
+            self.detectors.save(folder / DETECTORS_FILE)
         for member in self.members:
             member.save(folder / MEMBERS_FOLDER / f"{member.fingerprint}.safetensors")
         members = [member.fingerprint for member in self.members]
@@ -91,6 +98,7 @@ class Run:
             )
         values = read_json(folder / RUN_FILE)
         subspaces_file, synonyms_file = folder / SUBSPACES_FILE, folder / SYNONYMS_FILE
+        detectors_file = folder / DETECTORS_FILE
         try:
             task = Task.from_dict(values["task"], data_dir=data_dir)
             defense, measurements = values["defense"], values["measurements"]
@@ -109,6 +117,7 @@ class Run:
                 Prefix.load(folder / MEMBERS_FOLDER / f"{member}.safetensors")
                 for member in values.get("members", ())
             ),
+            detectors=Detectors.load(detectors_file) if detectors_file.is_file() else None,
         )
 
 

@@ -25,7 +25,9 @@ from transformers import (
 )
 
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.configs import SubspaceConfig
+from robust_prefix.configs import DetectorConfig, SubspaceConfig
+from robust_prefix.detection import Detectors
+from robust_prefix.detection.fitting import fit_detectors
 from robust_prefix.fitting import fit_subspaces
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
@@ -168,6 +170,19 @@ def model(backbone: CausalBackbone, task: Task, prefix: Prefix) -> PrefixModel:
 def spaces(backbone: CausalBackbone, prefix: Prefix, task: Task) -> Subspaces:
     """Subspaces of the tiny classifier, low enough that something is left over."""
     return fit_subspaces(backbone, prefix, task, config=SubspaceConfig(threshold=0.6))
+
+
+@pytest.fixture(scope="session")
+def detectors(backbone: CausalBackbone, prefix: Prefix, task: Task, spaces: Subspaces) -> Detectors:
+    """Every score of the tiny classifier; each word of praise or blame has one frequent synonym."""
+    return fit_detectors(
+        backbone,
+        prefix,
+        task,
+        subspaces=spaces,
+        substitutes=lambda word: ["the"] if word in POSITIVE + NEGATIVE else [],
+        config=DetectorConfig(components=4),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from robust_prefix.defenses import (
     build_defense,
 )
 from robust_prefix.defenses.base import NoSettings
+from robust_prefix.detection import Detectors
 from robust_prefix.errors import ArtifactError, ConfigError, RobustPrefixError
 from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
@@ -264,12 +265,15 @@ def test_only_correctly_classified_examples_are_fitted(model: PrefixModel, task:
     torch.testing.assert_close(torch.cat(collected).sum(0), alone.sum(0), atol=1e-3, rtol=1e-3)
 
 
-def test_every_spec_builds_the_same_defence_again(spaces: Subspaces, prefix: Prefix) -> None:
+def test_every_spec_builds_the_same_defence_again(
+    spaces: Subspaces, prefix: Prefix, detectors: Detectors
+) -> None:
     for name in DEFENSES:
         settings = {"random-prefix": "(rms=0.25)", "gate": "+projection"}.get(name, "")
         clusters = SynonymClusters({})
-        defense = build_defense(name + settings, spaces, clusters, (prefix,))
-        assert build_defense(defense.spec, spaces, clusters, (prefix,)).spec == defense.spec
+        fitted = (spaces, clusters, (prefix,), detectors)
+        defense = build_defense(name + settings, *fitted)
+        assert build_defense(defense.spec, *fitted).spec == defense.spec
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from robust_prefix.cli import (
     certify,
     demo,
     ensemble,
+    fit_detectors,
     fit_subspaces,
     fit_synonyms,
     listing,
@@ -30,6 +31,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("fit-subspaces")(fit_subspaces.fit)
 app.command("fit-synonyms")(fit_synonyms.fit)
+app.command("fit-detectors")(fit_detectors.fit)
 app.command("import-peft")(peft.import_peft)
 app.command("export-peft")(peft.export_peft)
 app.command("ensemble")(ensemble.ensemble)

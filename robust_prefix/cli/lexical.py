@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from robust_prefix.synonyms import SynonymClusters
@@ -18,11 +18,25 @@ def clusters_for(
         ConfigError: a source is unknown.
         ResourceError: a word list is missing.
     """
-    from attacks.lexicon import SOURCES, synonyms
+    from attacks.lexicon import SOURCES
     from robust_prefix.data import load_split, rows_as_fields
     from robust_prefix.synonyms import fit_synonyms
 
     sources = list(sources or SOURCES)
-    substitutes = synonyms(data_dir, sources)
+    substitutes = substitutes_from(data_dir, sources)
     texts = rows_as_fields(task, load_split(task, "train"))
     return fit_synonyms(texts, substitutes, sources=sources)
+
+
+def substitutes_from(
+    data_dir: Path | None, sources: Sequence[str]
+) -> Callable[[str], Sequence[str]]:
+    """The synonyms of a lower-case word in word lists.
+
+    Raises:
+        ConfigError: a source is unknown.
+        ResourceError: a word list is missing.
+    """
+    from attacks.lexicon import synonyms
+
+    return synonyms(data_dir, sources)

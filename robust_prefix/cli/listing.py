@@ -100,6 +100,7 @@ def _defenses(_: object) -> list[Row]:
                     ("fit-subspaces", defense.needs_subspaces),
                     ("fit-synonyms", defense.needs_synonyms),
                     ("ensemble", defense.needs_members),
+                    ("fit-detectors", defense.needs_detectors),
                 )
                 if needed
             ),

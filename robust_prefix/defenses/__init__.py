@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from robust_prefix.defenses.base import Defense, Fitted, NoDefense
+from robust_prefix.defenses.detect import Detect
 from robust_prefix.defenses.ensemble import Ensemble
 from robust_prefix.defenses.gate import Gate
 from robust_prefix.defenses.masked_vote import MaskedVote
@@ -15,6 +16,7 @@ from robust_prefix.defenses.robust_prefix import RobustPrefix
 from robust_prefix.defenses.synonyms import Synonyms
 from robust_prefix.defenses.text import TextDefense
 from robust_prefix.defenses.wrapping import WrappingDefense, layers
+from robust_prefix.detection import Detectors
 from robust_prefix.errors import ConfigError, unknown_name
 from robust_prefix.prefixes import Prefix
 from robust_prefix.specs import Spec, parse_composition
@@ -25,13 +27,14 @@ DEFENSES: dict[str, type[Defense[Any]]] = {
     defense.name: defense
     for defense in (
         *(NoDefense, RobustPrefix, RandomPrefix, Projection, Ensemble),
-        *(Normalize, Synonyms, MaskedVote, Gate),
+        *(Normalize, Synonyms, MaskedVote, Gate, Detect),
     )
 }
 
 __all__ = [
     "DEFENSES",
     "Defense",
+    "Detect",
     "Ensemble",
     "Gate",
     "MaskedVote",
@@ -53,6 +56,7 @@ def build_defense(
     subspaces: Subspaces | None = None,
     synonyms: SynonymClusters | None = None,
     members: tuple[Prefix, ...] = (),
+    detectors: Detectors | None = None,
 ) -> Defense[Any]:
     """A defence from its name and settings, such as ``robust-prefix(mode=batch, steps=10)``.
 
@@ -62,9 +66,10 @@ def build_defense(
     Raises:
         ConfigError: a name or a setting is unknown, or a part that wraps nothing stands before
             another.
-        ArtifactError: a part needs subspaces, synonym clusters or members and none are given.
+        ArtifactError: a part needs subspaces, synonym clusters, members or detectors and none are
+            given.
     """
-    fitted = Fitted(subspaces, synonyms, members)
+    fitted = Fitted(subspaces, synonyms, members, detectors)
     *outer, last = parse_composition(text)
     defense = _class(last).from_settings(last.settings, fitted)
     for part in reversed(outer):
@@ -80,7 +85,8 @@ def build_defense(
         if isinstance(defense, WrappingDefense) and chosen.stage > defense.stage:
             raise ConfigError(
                 f"expected {defense.name!r} before {part.name!r} in {text!r}, got them the other "
-                "way round; characters are read before words, and words before copies are made"
+                "way round; the text as it came is judged first, then characters are read, then "
+                "words, then copies are made"
             )
         defense = chosen.from_settings(part.settings, fitted, defense)
     return defense

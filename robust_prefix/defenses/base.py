@@ -16,6 +16,7 @@ from torch import Tensor
 from robust_prefix.backbones.base import Passes
 from robust_prefix.data import length_batches
 from robust_prefix.defenses.differentiation import token_gradients
+from robust_prefix.detection import Decisions, Detectors
 from robust_prefix.errors import ArtifactError, InputError, RobustPrefixError, unknown_name
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Encoded, Inputs, Prefix, PrefixModel, plain_scores
@@ -37,6 +38,7 @@ class Fitted:
     subspaces: Subspaces | None = None
     synonyms: SynonymClusters | None = None
     members: tuple[Prefix, ...] = ()
+    detectors: Detectors | None = None
 
 
 Config = TypeVar("Config")
@@ -57,6 +59,7 @@ class Defense(ABC, Generic[Config]):
         needs_subspaces: it reads fitted subspaces.
         needs_synonyms: it reads synonym clusters.
         needs_members: it asks other prefixes beside the run's own.
+        needs_detectors: it reads fitted detectors.
         cost: passes spent so far.
     """
 
@@ -68,6 +71,7 @@ class Defense(ABC, Generic[Config]):
     needs_subspaces: ClassVar[bool] = False
     needs_synonyms: ClassVar[bool] = False
     needs_members: ClassVar[bool] = False
+    needs_detectors: ClassVar[bool] = False
 
     def __init__(self, subspaces: Subspaces | None = None, **settings: Any) -> None:
         if self.needs_subspaces and subspaces is None:
@@ -121,6 +125,22 @@ class Defense(ABC, Generic[Config]):
             return self._scores(model, texts, batch_size)
 
     @final
+    def decide(
+        self, model: PrefixModel, texts: Sequence[Fields], batch_size: int = 32
+    ) -> Decisions:
+        """Class scores as of :meth:`logits`, and which texts get no answer.
+
+        Args:
+            texts: as ``task.fields`` gives them.
+            batch_size: see :meth:`logits`.
+
+        Raises:
+            RobustPrefixError: see :meth:`logits`.
+        """
+        with self._counted(model):
+            return self._decisions(model, texts, batch_size)
+
+    @final
     def gradients(
         self,
         model: PrefixModel,
@@ -172,6 +192,10 @@ class Defense(ABC, Generic[Config]):
                 batch = self.run(model, model.pad(encoded.select(indices))).float().cpu()
             scores[indices] = self._checked(batch, len(indices), model)
         return scores
+
+    def _decisions(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Decisions:
+        """What ``decide`` returns; most defences always answer."""
+        return Decisions(self._scores(model, texts, batch_size))
 
     def _checked(self, scores: Tensor, texts: int, model: PrefixModel) -> Tensor:
         """``scores``, where they are what a defence may return."""

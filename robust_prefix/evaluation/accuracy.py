@@ -53,14 +53,14 @@ def describe(accuracy: Mapping[str, Any]) -> str:
 def measure_accuracy(
     model: PrefixModel, rows: Dataset, defense: Defense[Any] | None = None
 ) -> Accuracy:
-    """Share of ``rows`` whose class is the argmax over the label words.
+    """Share of ``rows`` whose class is the argmax over the label words; a refusal is wrong.
 
     Args:
         rows: from :func:`robust_prefix.data.load_split`.
         defense: none where not given.
     """
-    logits = (defense or NoDefense()).logits(model, rows_as_fields(model.task, rows))
-    predictions = logits.argmax(-1).tolist()
+    decisions = (defense or NoDefense()).decide(model, rows_as_fields(model.task, rows))
+    predictions = decisions.labels
     correct = sum(p == label for p, label in zip(predictions, rows["label"], strict=True))
     return Accuracy(correct, len(rows))
 

@@ -20,7 +20,6 @@ from robust_prefix.defenses import (
     RandomPrefix,
     RobustPrefix,
     WrappingDefense,
-    build_defense,
 )
 from robust_prefix.errors import ConfigError, ResourceError
 from robust_prefix.evaluation.outputs import write_results
@@ -192,13 +191,10 @@ class Bench:
             },
         )
 
-        def build(spec: str) -> Defense[Any]:
-            return build_defense(
-                spec, classifier.subspaces, classifier.synonyms, classifier.members
-            )
-
         systems = tuple(
-            System(role, classifier.with_defense(tested.get(spec) or build(spec)))
+            System(
+                role, classifier.with_defense(tested.get(spec) or classifier.build_defense(spec))
+            )
             for spec, role in manifest.systems.items()
         )
         return cls(task, manifest, systems, attack, tuple(examples), rows)

@@ -32,6 +32,11 @@ class Cell:
         return all(record.prediction_original == record.label for record in self.records)
 
     @property
+    def abstained(self) -> bool:
+        """Whether the system refused to answer the original."""
+        return any(record.abstained_original for record in self.records)
+
+    @property
     def queries(self) -> int:
         """The attack's own count."""
         return sum(record.queries for record in self.records)

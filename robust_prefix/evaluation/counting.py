@@ -148,6 +148,8 @@ def _row(
         skipped=outcomes.count("skipped"),
         errors=outcomes.count("error"),
         unverified=sum(record.unverified for record in records),
+        refused_adversaries=sum(record.abstained_adversarial for record in records),
+        abstention_rate=_share(members, lambda cell: cell.abstained, manifest.seed),
         clean_accuracy=_share(members, lambda cell: cell.clean, manifest.seed),
         robust_accuracy=_share(members, lambda cell: cell.held, manifest.seed),
         attack_success_rate=_share(

@@ -108,7 +108,8 @@ class Plan:
             run = Run.load(name, data_dir)
             specs = (run.defense if spec == "default" else spec for spec in self.defenses)
             built = dict.fromkeys(
-                build_defense(spec, run.subspaces, run.synonyms, run.members).spec for spec in specs
+                build_defense(spec, run.subspaces, run.synonyms, run.members, run.detectors).spec
+                for spec in specs
             )
             cells += [
                 CellPlan(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from robust_prefix.detection import Decisions
+
 ProtocolName = Literal["replay", "direct", "worst"]
 PROTOCOLS: tuple[ProtocolName, ...] = ("replay", "direct", "worst")
 
@@ -259,6 +261,15 @@ class Classifier(Protocol):
 
     def logits(self, texts: list[Fields], /) -> torch.Tensor:
         """Scores of ``texts``: float32 ``(len(texts), classes)``."""
+        ...
+
+
+@runtime_checkable
+class Deciding(Protocol):
+    """A classifier that may refuse to answer."""
+
+    def decide(self, texts: list[Fields], /) -> Decisions:
+        """Scores as of ``Classifier.logits``, and which texts get no answer."""
         ...
 
 

@@ -92,6 +92,12 @@ def read(summary: Summary) -> list[str]:
                 f"On clean text {row.name} is right on {percent(row.clean_accuracy.value)}, "
                 f"the undefended model on {percent(undefended.clean_accuracy.value)}."
             )
+        if row.abstention_rate.value or row.refused_adversaries:
+            sentences.append(
+                f"{row.name} refuses to answer {percent(row.abstention_rate.value)} of the clean "
+                f"texts, which counts as wrong, and {row.refused_adversaries} adversaries that "
+                "it was shown, which counts as held."
+            )
     return [*sentences, *_costs(summary)]
 
 

@@ -61,8 +61,9 @@ class Record:
         label: number of the true class.
         original: text columns as they were.
         adversarial: text columns as the attack reported them; None where there is no adversary.
-        prediction_original: class given to the original; None where it could not be had.
-        prediction_adversarial: class given to the adversary by a query of its own.
+        prediction_original: class given to the original; None where it could not be had, or the
+            system refused to answer.
+        prediction_adversarial: class given to the adversary by a query of its own; the same.
         margin_original: logit of the true class minus the best other, at the original.
         margin_adversarial: the same at the adversary.
         queries: queries as the attack counts them; 0 for a replay.
@@ -70,8 +71,8 @@ class Record:
         forward_passes: full forward passes of the model, times examples.
         backward_passes: the same for backward passes.
         seconds: wall-clock time.
-        outcome: ``succeeded`` the system was fooled; ``failed`` it held; ``skipped`` it was wrong
-            before any attack; ``error`` something crashed.
+        outcome: ``succeeded`` the system was fooled; ``failed`` it held, or refused to answer;
+            ``skipped`` it was wrong, or refused, before any attack; ``error`` something crashed.
         message: traceback of an error, or a note; usually empty.
     """
 
@@ -109,6 +110,16 @@ class Record:
     def held(self) -> bool:
         """Right before the attack and still right after it, whenever it was asked."""
         return self.outcome == "failed" and not self.unverified
+
+    @property
+    def abstained_original(self) -> bool:
+        """The system was asked about the original and refused to answer."""
+        return self.prediction_original is None and self.margin_original is not None
+
+    @property
+    def abstained_adversarial(self) -> bool:
+        """The system was asked about the adversary and refused to answer."""
+        return self.prediction_adversarial is None and self.margin_adversarial is not None
 
     @property
     def attacked(self) -> bool:

@@ -37,8 +37,11 @@ class SummaryRow:
         n: examples counted.
         succeeded, failed, skipped, errors: their outcomes, adding up to ``n`` times ``seeds``.
         unverified: failed ones among them for which the attack had claimed success.
+        refused_adversaries: adversaries that it was shown and refused to answer.
+        abstention_rate: share of the ``n`` originals that the system refused to answer.
         clean_accuracy: share of the ``n`` originals that are classified right, the mean over
-            seeds; with the interval of ``pooled_proportion``, which is Wilson's for one seed.
+            seeds, what is refused being wrong; with the interval of ``pooled_proportion``, which
+            is Wilson's for one seed.
         robust_accuracy: share of the ``n`` that are right and held; skipped and errors did not.
         attack_success_rate: succeeded / (succeeded + failed).
         queries_mean: mean of the attack's own count over attacked examples, with a bootstrap
@@ -66,6 +69,8 @@ class SummaryRow:
     skipped: int
     errors: int
     unverified: int
+    refused_adversaries: int
+    abstention_rate: Estimate
     clean_accuracy: Estimate
     robust_accuracy: Estimate
     attack_success_rate: Estimate

@@ -97,9 +97,10 @@ def record_panel(record: Record, labels: tuple[str, ...]) -> RenderableType:
     changed = record.adversarial or record.original
     for before, after in zip(record.original, changed, strict=True):
         left, right = changed_text(before, after)
-        table.add_row(_said(labels, record.prediction_original), left)
+        table.add_row(_said(labels, record.prediction_original, record.abstained_original), left)
         if record.adversarial is not None:
-            table.add_row(_said(labels, record.prediction_adversarial), right)
+            refused = record.abstained_adversarial
+            table.add_row(_said(labels, record.prediction_adversarial, refused), right)
     return table
 
 
@@ -242,8 +243,10 @@ def _style(summary: Summary, row: SummaryRow) -> str:
     return colours.get(found.result, "dim")
 
 
-def _said(labels: tuple[str, ...], prediction: int | None) -> Text:
-    return Text("-" if prediction is None else labels[prediction], style="dim")
+def _said(labels: tuple[str, ...], prediction: int | None, abstained: bool) -> Text:
+    if prediction is None:
+        return Text("refused" if abstained else "-", style="dim")
+    return Text(labels[prediction], style="dim")
 
 
 def _marked(segments: list[Segment], style: str) -> Text:

@@ -14,10 +14,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from robust_prefix.detection import Decisions, as_attacked
 from robust_prefix.errors import ConfigError, ResourceError, StorageError
 from robust_prefix.evaluation.protocols import (
     Attempt,
     Classifier,
+    Deciding,
     Example,
     Goal,
     Remembering,
@@ -49,10 +51,22 @@ class System:
 
 
 class CountingVictim:
-    """A classifier as an attack sees it: fields in, float32 logits out, every text counted."""
+    """A classifier as an attack sees it: fields in, float32 logits out, every text counted.
 
-    def __init__(self, classifier: Classifier) -> None:
+    Where it may abstain, an attacker who starts from a text of class ``label`` is shown that, too,
+    as :func:`robust_prefix.detection.as_attacked` puts it into the scores.
+
+    Args:
+        label: the class; without one the scores are shown as they are.
+        goal: what an adversary is to do.
+    """
+
+    def __init__(
+        self, classifier: Classifier, label: int | None = None, goal: Goal = "misclassify"
+    ) -> None:
         self._classifier = classifier
+        self._label = label
+        self._goal: Goal = goal
         self.queries = 0
 
     @property
@@ -73,17 +87,34 @@ class CountingVictim:
                 answer has no argmax, so it must not pass for a prediction.
         """
         texts = list(texts)
-        expected = (len(texts), len(self.labels))
         if not texts:
-            return np.zeros(expected, dtype=np.float32)
+            return np.zeros((0, len(self.labels)), dtype=np.float32)
+        decisions = self.decide(texts)
+        if self._label is None:
+            return decisions.logits.numpy()
+        return as_attacked(decisions, [self._label] * len(texts), self._goal).numpy()
+
+    def decide(self, texts: Sequence[Fields]) -> Decisions:
+        """Scores and abstentions as they are, on the CPU.
+
+        Raises:
+            ArithmeticError: see ``logits``.
+        """
+        texts = list(texts)
+        expected = (len(texts), len(self.labels))
         self.queries += len(texts)
-        logits = self._classifier.logits(texts).detach().cpu().float().numpy()
+        if isinstance(self._classifier, Deciding):
+            decisions = self._classifier.decide(texts)
+        else:
+            decisions = Decisions(self._classifier.logits(texts))
+        scores = decisions.logits.detach().cpu().float()
+        logits = scores.numpy()
         if logits.shape != expected or not np.isfinite(logits).all():
             state = "finite" if np.isfinite(logits).all() else "not finite"
             raise ArithmeticError(
                 f"expected finite logits of shape {expected}, got shape {logits.shape}, {state}"
             )
-        return logits
+        return Decisions(scores, decisions.excess)
 
     def gradients(
         self, texts: Sequence[Fields], labels: Sequence[int], through: Through = "fixed"
@@ -150,10 +181,10 @@ class Trial:
         self.example = example
         self.key = key
         self.goal = goal
-        self.victim = CountingVictim(system.classifier)
-        self.original: tuple[int, float] | None = None
+        self.victim = CountingVictim(system.classifier, example.label, goal)
+        self.original: tuple[int | None, float] | None = None
         self.adversarial: Fields | None = None
-        self.answer: tuple[int, float] | None = None
+        self.answer: tuple[int | None, float] | None = None
         self.queries = 0
         system.classifier.defense.cost.reset()
 
@@ -232,11 +263,15 @@ class Trial:
             raise TypeError(f"expected an adversary of columns {columns}, got {adversarial!r}")
         self.adversarial = tuple(adversarial)
         self.answer = self._ask(self.adversarial)
+        if self.answer[0] is None:  # refused: nobody was fooled
+            return "failed"
         kept = self.answer[0] == self.example.label
         return "succeeded" if kept == (self.goal == "keep") else "failed"
 
-    def _ask(self, fields: Fields) -> tuple[int, float]:
-        """Predicted class, and the logit of the true class minus the best other."""
-        logits = self.victim.logits([fields])[0]
+    def _ask(self, fields: Fields) -> tuple[int | None, float]:
+        """Predicted class, None where it is refused, and the logit of the true class minus the
+        best other."""
+        decisions = self.victim.decide([fields])
+        logits = decisions.logits.numpy()[0]
         others = np.delete(logits, self.example.label)
-        return int(logits.argmax()), float(logits[self.example.label] - others.max())
+        return decisions.labels[0], float(logits[self.example.label] - others.max())

@@ -12,7 +12,6 @@ import torch
 from robust_prefix.backbones import Backbone, load_backbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import load_split
-from robust_prefix.defenses import build_defense
 from robust_prefix.errors import ConfigError
 from robust_prefix.evaluation.bench import Bench
 from robust_prefix.evaluation.once import fit, fitted, probe
@@ -97,10 +96,7 @@ class Workbench:
             classifier,
             self._attack_on(cell.attack, classifier.task.columns),
             load_split(classifier.task, "test"),
-            defenses=[
-                build_defense(spec, classifier.subspaces, classifier.synonyms, classifier.members)
-                for spec in cell.defenses
-            ],
+            defenses=[classifier.build_defense(spec) for spec in cell.defenses],
             protocols=cell.protocols,
             num_examples=cell.num_examples,
             seed=cell.seed,

@@ -294,7 +294,10 @@ class PrefixModel:
         Returns:
             ``{j: float32 (batch, hidden)}`` and float32 ``(batch, classes)``.
         """
-        inputs = self.pad(encoded)
+        return self.states_of(self.pad(encoded), layers)
+
+    def states_of(self, inputs: Inputs, layers: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
+        """``answer_states`` of a padded batch."""
         batch, hidden = inputs.batch, inputs.embedded
         states: dict[int, Tensor] = {}
         done = 0
