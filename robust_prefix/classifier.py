@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,17 +92,12 @@ class PrefixClassifier:
 
     def with_defense(self, defense: Defense[Any]) -> PrefixClassifier:
         """The same classifier behind another defence; the model is shared."""
-        return PrefixClassifier(
-            self.model.backbone,
-            self.task,
-            self.model.prefix,
-            defense,
-            self.subspaces,
-            self.measurements,
-            self.synonyms,
-            self.members,
-            self.detectors,
-        )
+        found = copy.copy(self)
+        found.model = copy.copy(self.model)
+        found.model.beginnings = None  # what one remembers is not for the other
+        found.defense = defense
+        found.subspaces = self.subspaces if self.subspaces is not None else defense.subspaces
+        return found
 
     def build_defense(self, text: str) -> Defense[Any]:
         """A defence from its name and settings, with what this classifier's run has fitted.

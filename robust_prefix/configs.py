@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 Criterion = Literal["singular-values", "variance"]
 MAX_LENGTH = 512
+_LAYERS = r"^(all|\d+(-\d+)?(/\d+(-\d+)?)*)$"
 _PART = "(encoder|decoder|cross)"
 
 
@@ -42,7 +43,7 @@ class PrefixTuningConfig:
     mlp_width: int = Field(default=512, ge=1)
     init: Literal["text", "vocabulary", "labels", "activations", "random"] = "text"
     init_text: str = ""
-    layers: str = Field(default="all", pattern=r"^(all|\d+(-\d+)?(/\d+(-\d+)?)*)$")
+    layers: str = Field(default="all", pattern=_LAYERS)
     parts: str = Field(default="all", pattern=rf"^(all|{_PART}(/{_PART})*)$")
     answer: Literal["auto", "words", "head"] = "auto"
 
@@ -124,8 +125,47 @@ class ConvPromptConfig:
     width: int = Field(default=5, ge=1, le=MAX_LENGTH)
 
 
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class AdaptersConfig:
+    """Settings of adapters.
+
+    Attributes:
+        width: of the bottleneck.
+        places: behind which sublayers they stand: the ``attention`` (in an encoder-decoder that to
+            the text, too), the ``feed-forward`` network, or ``both``.
+        activation: inside the bottleneck.
+        layers, answer: as in prefix-tuning.
+    """
+
+    width: int = Field(default=64, ge=1)
+    places: Literal["attention", "feed-forward", "both"] = "both"
+    activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
+    layers: str = Field(default="all", pattern=_LAYERS)
+    answer: Literal["auto", "words", "head"] = "auto"
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class FineTuningConfig:
+    """Settings of fine-tuning.
+
+    Attributes:
+        layers: those whose weights are trained, counted from 0, such as ``6-11``; ``all`` trains
+            what is outside of them, too: embeddings, the last norm, the language-model head.
+        answer: as in prefix-tuning.
+    """
+
+    layers: str = Field(default="all", pattern=_LAYERS)
+    answer: Literal["auto", "words", "head"] = "auto"
+
+
 MethodConfig = (
-    PrefixTuningConfig | GatedPrefixConfig | PromptTuningConfig | PTuningConfig | ConvPromptConfig
+    PrefixTuningConfig
+    | GatedPrefixConfig
+    | PromptTuningConfig
+    | PTuningConfig
+    | ConvPromptConfig
+    | AdaptersConfig
+    | FineTuningConfig
 )
 """Settings of one of the methods."""
 
@@ -136,7 +176,7 @@ class TrainingConfig:
 
     Attributes:
         epochs: passes over the training data.
-        learning_rate: of AdamW, falling linearly to zero.
+        learning_rate: of AdamW, falling linearly to zero; the method's own where not given.
         batch_size: examples a step.
         weight_decay: of AdamW.
         evaluations_per_epoch: how often dev accuracy is measured and a checkpoint written.
@@ -148,7 +188,7 @@ class TrainingConfig:
     """
 
     epochs: float = Field(default=4, gt=0, allow_inf_nan=False)
-    learning_rate: float = Field(default=5e-3, gt=0, allow_inf_nan=False)
+    learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=16, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
     evaluations_per_epoch: int = Field(default=2, ge=1)

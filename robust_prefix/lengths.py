@@ -128,6 +128,7 @@ def choose_length(
     training = training or TrainingConfig()
     short = dataclasses.replace(
         training,
+        learning_rate=training.learning_rate or method_of(prefix).learning_rate,
         epochs=min(training.epochs, 1.0),
         max_examples=min(training.max_examples or MAX_EXAMPLES, MAX_EXAMPLES),
     )

@@ -109,6 +109,8 @@ def train_prefix(
 
     method = method_of(prefix or PrefixTuningConfig())
     training = training or TrainingConfig()
+    rate = training.learning_rate or method.learning_rate
+    training = dataclasses.replace(training, learning_rate=rate)
     set_seed(seed)
     prompter = Prompter(backbone, task, head=method.has_head(backbone))
     train_rows = load_split(task, "train")
@@ -155,7 +157,7 @@ def train_prefix(
         else:
             checkpoints = folder / "checkpoints"
             _check_same_settings(checkpoints, {**settings, "base": backbone.fingerprint})
-        history = _run_trainer(objective, prompter, train, dev, training, seed, checkpoints)
+        history = _run_trainer(objective, prompter, train, dev, training, rate, seed, checkpoints)
     accuracies = [row["dev_accuracy"] for row in history if "dev_accuracy" in row]
     kept = max(accuracies) if training.adversary == "none" else accuracies[-1]
     found = {
@@ -210,6 +212,7 @@ def _run_trainer(
     train: list[dict[str, Any]],
     dev: list[dict[str, Any]],
     config: TrainingConfig,
+    learning_rate: float,
     seed: int,
     folder: Path,
 ) -> list[dict[str, float]]:
@@ -227,7 +230,7 @@ def _run_trainer(
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
-        learning_rate=config.learning_rate,
+        learning_rate=learning_rate,
         weight_decay=config.weight_decay,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=2 * config.batch_size,

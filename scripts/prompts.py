@@ -62,7 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=12, help="of position: virtual tokens")
     parser.add_argument("--method", default="p-tuning", help="of position: name, settings")
     parser.add_argument("--epochs", type=float, default=1)
-    parser.add_argument("--learning-rate", type=float, default=5e-3)
+    parser.add_argument("--learning-rate", type=float, help="each method's own by default")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-examples", type=int, default=0, help="training rows; 0: all")
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("ROBUST_PREFIX_DATA"))

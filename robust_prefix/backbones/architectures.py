@@ -42,6 +42,8 @@ class Architecture:
         embedding: token embeddings, inside the decoder.
         layers: the list of layers, inside the decoder.
         norm: the norm after the last layer, inside the decoder.
+        attended: what projects the attention's answer to the hidden size, inside a layer.
+        feed_forward: what follows the attention, inside a layer.
         rotary: rotary position embedding, inside the decoder; None where positions are learned.
         positions: the table of learned positions, inside the decoder; None where rotary.
         cache_argument: the layer's name for the keys and values that precede the text.
@@ -52,10 +54,17 @@ class Architecture:
     embedding: str
     layers: str
     norm: str
+    attended: str
+    feed_forward: str
     rotary: str | None = None
     positions: str | None = None
     cache_argument: str = "past_key_values"
     split: Split | None = None
+
+    @property
+    def sublayers(self) -> dict[str, str]:
+        """See ``Backbone.sublayers``; where each is inside a layer."""
+        return {"attention": self.attended, "feed-forward": self.feed_forward}
 
 
 def _llama_queries(layer: Any, hidden: Tensor, rotary: Rotary | None) -> Tensor:
@@ -119,6 +128,8 @@ _LLAMA = Architecture(
     "embed_tokens",
     "layers",
     "norm",
+    "self_attn.o_proj",
+    "mlp",
     rotary="rotary_emb",
     split=Split("self_attn", _llama_queries, _llama_keys_and_values, _llama_finish),
 )
@@ -132,6 +143,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         "wte",
         "h",
         "ln_f",
+        "attn.c_proj",
+        "mlp",
         positions="wpe",
         split=Split("attn", _gpt2_queries, _gpt2_keys_and_values, _gpt2_finish),
     ),
@@ -140,6 +153,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         "embed_in",
         "layers",
         "final_layer_norm",
+        "attention.dense",
+        "mlp",
         rotary="rotary_emb",
         cache_argument="layer_past",
     ),

@@ -6,14 +6,15 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from robust_prefix.backbones.adapted import Adapters, put_behind, put_weights, sharing_copy
 from robust_prefix.backbones.tokens import TokenBatch, Tokens
 from robust_prefix.errors import ConfigError, InputError
 
@@ -52,11 +53,13 @@ class Backbone(Tokens, ABC):
         parts: names of the attentions that a prefix may be left out of; none where there is one
             alone.
         prefix_rows: how many attentions have a prefix: one a layer, where there is one alone.
+        layers: the layers' modules.
     """
 
     causal: ClassVar[bool] = False
     vocabulary: bool = True
     parts: ClassVar[tuple[str, ...]] = ()
+    layers: Sequence[nn.Module]
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         super().__init__(tokenizer, name)
@@ -75,6 +78,7 @@ class Backbone(Tokens, ABC):
         self.max_positions: int = getattr(config, "max_position_embeddings", longest)
         self.prefix_rows = self.num_layers
         self._float32_layers: dict[int, nn.Module] = {}
+        self._frozen: Self | None = None
 
     @property
     def device(self) -> torch.device:
@@ -100,6 +104,41 @@ class Backbone(Tokens, ABC):
             sample = flat[:: max(1, flat.numel() // 512)].to(torch.bfloat16).cpu()
             digest.update(sample.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def frozen(self) -> Self:
+        """The model as it was loaded, also where this is a view of it with changes."""
+        return self if self._frozen is None else self._frozen
+
+    def adapted(self, weights: Mapping[str, Tensor], adapters: Adapters | None) -> Self:
+        """A view of the frozen model with changes, which shares all other weights with it.
+
+        Views stand beside each other and beside the frozen model without a change to any of them.
+        Work is counted together, and the fingerprint is that of the frozen model.
+
+        Args:
+            weights: what stands in the place of weights, by their names in the model, in its type.
+            adapters: what goes behind sublayers.
+
+        Returns:
+            The frozen model itself where there is nothing to change.
+        """
+        frozen = self.frozen
+        if not weights and adapters is None:
+            return frozen
+        view = type(frozen)(sharing_copy(frozen.model), frozen.tokenizer, frozen.name)
+        view._frozen, view.passes, view.fingerprint = frozen, frozen.passes, frozen.fingerprint
+        put_weights(view.model, frozen.model, weights)
+        if adapters is not None:
+            for number, (layer, name) in enumerate(adapters.places):
+                put_behind(view.sublayers(layer)[name], adapters.function(number))
+        return view
+
+    @abstractmethod
+    def sublayers(self, layer: int) -> dict[str, nn.Module]:
+        """What a layer adds to its states, by name: ``attention``, ``feed-forward`` and, where a
+        decoder reads an encoder's states, ``cross-attention``; the first of what each module
+        gives is ``(..., hidden)``, before it is added."""
 
     def row(self, row: int) -> tuple[int, str]:
         """The layer number of a row of a prefix, and the part of the model it belongs to."""

@@ -7,14 +7,15 @@ defence run only the layers its loss reads and continue from their states.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from robust_prefix.backbones.adapted import Adapters
 from robust_prefix.backbones.architectures import ARCHITECTURES
 from robust_prefix.backbones.attention import attend, own_attention
 from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch
@@ -56,9 +57,22 @@ class CausalBackbone(Backbone):
         self._recorded: Recorded | None = None
         self.architecture = ARCHITECTURES[kind]
         self._decoder: nn.Module = getattr(model, self.architecture.decoder)
-        self._layers = getattr(self._decoder, self.architecture.layers)
+        self.layers = getattr(self._decoder, self.architecture.layers)
         # The tuning asks for the same places in every step.
         self._same_for_all = lru_cache(maxsize=32)(self._new_places)
+
+    def adapted(self, weights: Mapping[str, Tensor], adapters: Adapters | None) -> Self:
+        """See ``Backbone``."""
+        view = super().adapted(weights, adapters)
+        # No place depends on what was changed; and a cache of its own, which knows the view, would
+        # keep the view, and a step of training with it, until the next collection of garbage.
+        view._same_for_all = self.frozen._same_for_all
+        return view
+
+    def sublayers(self, layer: int) -> dict[str, nn.Module]:
+        """See ``Backbone``."""
+        names = self.architecture.sublayers
+        return {name: self.layers[layer].get_submodule(path) for name, path in names.items()}
 
     @property
     def embeddings(self) -> Tensor:
@@ -241,7 +255,7 @@ class CausalBackbone(Backbone):
             return Places(positions, mask, embedding(mask, positions))
 
     def _layer(self, index: int, dtype: torch.dtype) -> nn.Module:
-        return self._in_float32(self._layers, index, dtype)
+        return self._in_float32(self.layers, index, dtype)
 
     @contextmanager
     def recording(self) -> Iterator[Recorded]:

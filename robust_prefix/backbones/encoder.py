@@ -73,7 +73,7 @@ class EncoderBackbone(Backbone):
         super().__init__(model, tokenizer, name)
         architecture = ENCODERS[config.model_type]
         self._encoder: Any = model.base_model
-        self._layers = self._encoder.encoder.layer
+        self.layers = self._encoder.encoder.layer
         self._word_head: nn.Module | None = getattr(model, architecture.word_head, None)
         self.vocabulary = self._word_head is not None
         self.before = (tokenizer.cls_token_id,)
@@ -82,6 +82,11 @@ class EncoderBackbone(Backbone):
         self.padding = tokenizer.pad_token_id
         self._first_position = config.pad_token_id + 1 if architecture.offset else 0
         self.max_positions -= self._first_position
+
+    def sublayers(self, layer: int) -> dict[str, nn.Module]:
+        """See ``Backbone``. The projections back: what follows them adds and norms."""
+        paths = {"attention": "attention.output.dense", "feed-forward": "output.dense"}
+        return {name: self.layers[layer].get_submodule(path) for name, path in paths.items()}
 
     @property
     def embeddings(self) -> Tensor:
@@ -130,7 +135,7 @@ class EncoderBackbone(Backbone):
     ) -> Tensor:
         """See ``Backbone``. The other positions give their keys and values alone."""
         require_all_seen(seen)
-        module: Any = self._in_float32(self._layers, layer, hidden.dtype)
+        module: Any = self._in_float32(self.layers, layer, hidden.dtype)
         attention = module.attention.self
         shape = (*hidden.shape[:2], self.kv_heads, self.head_dim)
         keys = attention.key(hidden).view(shape).transpose(1, 2)
@@ -150,7 +155,7 @@ class EncoderBackbone(Backbone):
             if cache.prefixes[index].shape[-2] != past:  # a layer may have no prefix
                 past = cache.prefixes[index].shape[-2]
                 mask = padding_mask(hidden, real, past)
-            layer = self._in_float32(self._layers, index, hidden.dtype)
+            layer = self._in_float32(self.layers, index, hidden.dtype)
             hidden = layer(hidden, attention_mask=mask, past_key_values=cache)[0]
         self.passes.forward += len(hidden) * (stop - start) / self.num_layers
         return hidden

@@ -56,13 +56,19 @@ class Seq2SeqBackbone(Backbone):
         self.prefix_rows = self.num_layers + self.decoder_layers
         self.padding = model.config.pad_token_id
         self.after = (model.config.eos_token_id,)
-        self._modules_run = [*encoder, *decoder, encoder_norm]
+        self.layers = [*encoder, *decoder]
+        self._modules_run = [*self.layers, encoder_norm]
 
     def row(self, row: int) -> tuple[int, str]:
         """See ``Backbone``."""
         if row >= self.num_layers:
             return row - self.decoder_layers, "cross"
         return row, "encoder" if row < self.encoder_layers else "decoder"
+
+    def sublayers(self, layer: int) -> dict[str, nn.Module]:
+        """See ``Backbone``."""
+        paths = self._sublayer_paths(layer >= self.encoder_layers)
+        return {name: self.layers[layer].get_submodule(path) for name, path in paths.items()}
 
     @property
     def embeddings(self) -> Tensor:
@@ -156,6 +162,10 @@ class Seq2SeqBackbone(Backbone):
         return torch.stack([torch.stack(pair)[:, 0] for pair in found]).float()
 
     @abstractmethod
+    def _sublayer_paths(self, decoder: bool) -> dict[str, str]:
+        """Where each of ``sublayers`` is inside a layer of the encoder or the decoder."""
+
+    @abstractmethod
     def _first_state(self, past: int) -> Tensor:
         """What the decoder begins with behind a prefix, ``(1, hidden)``."""
 
@@ -191,6 +201,12 @@ class T5Backbone(Seq2SeqBackbone):
         """See ``Backbone``."""
         self._check_positions(past, batch.ids.shape[1])
         return self._look_up(batch.ids, self.model.shared, soft_tokens)
+
+    def _sublayer_paths(self, decoder: bool) -> dict[str, str]:
+        attention = {"attention": "layer.0.SelfAttention"}
+        if decoder:
+            attention["cross-attention"] = "layer.1.EncDecAttention"
+        return {**attention, "feed-forward": f"layer.{len(attention)}.DenseReluDense"}
 
     def _first_state(self, past: int) -> Tensor:
         return self.embeddings[self.model.config.decoder_start_token_id][None]
@@ -264,6 +280,10 @@ class BartBackbone(Seq2SeqBackbone):
             embedded + self._encoder.embed_positions(batch.ids)
         )
         return hidden
+
+    def _sublayer_paths(self, decoder: bool) -> dict[str, str]:
+        cross = {"cross-attention": "encoder_attn"} if decoder else {}
+        return {"attention": "self_attn", **cross, "feed-forward": "fc2"}
 
     def _first_state(self, past: int) -> Tensor:
         start = torch.tensor([[self.model.config.decoder_start_token_id]], device=self.device)

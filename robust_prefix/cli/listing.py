@@ -119,6 +119,7 @@ def _methods(_: object) -> list[Row]:
             "name": name,
             "learns": method.learns,
             "parameters": method.formula,
+            "learning rate": f"{method.learning_rate:g}",
             "settings": ", ".join(entry.name for entry in fields(method.config_type)),
             "paper": method.paper,
         }

@@ -74,7 +74,10 @@ def train(
         str | None, typer.Option(help="What the method starts from: text (real tokens) or others.")
     ] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the data.")] = TRAINING.epochs,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = TRAINING.learning_rate,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Of AdamW; the method's own where not given, see list methods."),
+    ] = TRAINING.learning_rate,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = TRAINING.batch_size,
     patience: Annotated[
         int, typer.Option(help="Evaluations without progress before it stops; 0: never.")

@@ -76,9 +76,10 @@ class Ensemble(Defense[EnsembleConfig]):
     def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
         models = self._models(model)
         embedded = [_embedded(each, model, inputs) for each in models]
-        if len({(each.prefix.length, each.learned.layers) for each in models}) == 1:
+        alike = len({(each.prefix.length, each.learned.layers) for each in models}) == 1
+        if alike and not any(each.learned.changes_model for each in models):
             answers = _in_one_batch(models, inputs, embedded)
-        else:  # texts stand at other positions behind each, and in each layer
+        else:  # texts stand at other positions behind each, in each layer, or in another model
             answers = [
                 each.run_to_logits(inputs.batch, states, 0, each.prefix_tensor)
                 for each, states in zip(models, embedded, strict=True)

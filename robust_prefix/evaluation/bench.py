@@ -314,7 +314,7 @@ def run_attack(
                 on_progress=show,
                 on_check=lambda system: advance(done, f"checking {system.role}"),
             )
-        _measure(store, as_language_model(classifier.model.backbone), encoder)
+        _measure(store, as_language_model(classifier.model.backbone.frozen), encoder)
         return write_results(store, out)[0].summary
 
 

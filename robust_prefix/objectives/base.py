@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from robust_prefix.backbones import TokenBatch
-from robust_prefix.prefixes.base import Learned
+from robust_prefix.backbones import Backbone, TokenBatch
+from robust_prefix.prefixes.learned import Learned
 from robust_prefix.prefixes.method import Trainable
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.specs import build_config
@@ -132,21 +132,22 @@ class PrefixObjective(nn.Module):
         prompter = self._frozen[0]
         batch = TokenBatch(ids, answer, lengths)
         learned = self.learned()
-        embedded = prompter.backbone.embed(batch, learned.length, learned.inner_tokens)
+        backbone = learned.model(prompter.backbone)
+        embedded = backbone.embed(batch, learned.length, learned.inner_tokens)
         target = prompter.label_tokens[labels]
         adversary = self._adversary if self.training and index is not None else None
         # Where clean text has no share in the loss its gradients need not be had.
         wanted = torch.is_grad_enabled() and (adversary is None or self._weight < 1)
         with torch.set_grad_enabled(wanted):
-            scores = self._scores((batch, embedded), learned)
+            scores = _scores(backbone, (batch, embedded), learned)
             loss = nn.functional.cross_entropy(scores, target)
         if adversary is not None and index is not None:
             harder = adversary.perturb(
-                self._minibatch((batch, embedded), labels, index, learned), self._seed
+                self._minibatch(backbone, (batch, embedded), labels, index, learned), self._seed
             )
             self.get_buffer("minibatches").add_(1)
             adversarial = [
-                nn.functional.cross_entropy(self._scores(prompts, learned), target)
+                nn.functional.cross_entropy(_scores(backbone, prompts, learned), target)
                 for prompts in harder
             ]
             loss = (1 - self._weight) * loss + self._weight * torch.stack(adversarial).mean()
@@ -158,25 +159,20 @@ class PrefixObjective(nn.Module):
         learned: Learned = self.prefix(backbone)
         return learned.to(backbone.device, backbone.dtype)
 
-    def _scores(self, prompts: Prompts, learned: Learned) -> Tensor:
-        """Scores of all words, or of all classes where a head answers; float32 ``(batch, ...)``."""
-        batch, embedded = prompts
-        backbone = self._frozen[0].backbone
-        hidden = learned.interact(embedded)
-        state = backbone.run_to_answer(hidden, 0, batch, learned.by_layer())
-        return learned.scores(backbone, state)
-
     def _minibatch(
-        self, prompts: Prompts, labels: Tensor, index: Tensor, learned: Learned
+        self,
+        backbone: Backbone,
+        prompts: Prompts,
+        labels: Tensor,
+        index: Tensor,
+        learned: Learned,
     ) -> Minibatch:
         prompter = self._frozen[0]
-        backbone = prompter.backbone
         held = learned.detach()
+        held_model = held.model(prompter.backbone)
 
         def losses(batch: TokenBatch, embedded: Tensor) -> Tensor:
-            hidden = held.interact(embedded)
-            state = backbone.run_to_answer(hidden, 0, batch, held.by_layer())
-            scores = held.scores(backbone, state, prompter.label_tokens)
+            scores = _scores(held_model, (batch, embedded), held, prompter.label_tokens)
             repeats = len(scores) // len(labels)
             return nn.functional.cross_entropy(scores, labels.repeat(repeats), reduction="none")
 
@@ -192,3 +188,14 @@ class PrefixObjective(nn.Module):
             losses=losses,
             embed=embed,
         )
+
+
+def _scores(
+    backbone: Backbone, prompts: Prompts, learned: Learned, words: Tensor | None = None
+) -> Tensor:
+    """Scores of words, or of classes where a head answers, all where not given; float32
+    ``(batch, words)``."""
+    batch, embedded = prompts
+    hidden = learned.interact(embedded)
+    state = backbone.run_to_answer(hidden, 0, batch, learned.by_layer())
+    return learned.scores(backbone, state, words)

@@ -3,128 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, pad
 
 from robust_prefix.artifacts import load_tensors, save_tensors
-from robust_prefix.backbones import Backbone
-from robust_prefix.backbones.base import LayerPrefixes
+from robust_prefix.backbones import Adapters, Backbone
 from robust_prefix.errors import ArtifactError
+from robust_prefix.prefixes.learned import Learned, own_weights
 from robust_prefix.tasks import Task
 
 PREFIX_FILE = "prefix.safetensors"
 """Its name in a run directory."""
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What a method gives the frozen model; gradients lead from here to its parameters.
-
-    Attributes:
-        tensor: keys and values ``(layers, 2, kv_heads, length, head_dim)``; keys first.
-        soft_tokens: embeddings ``(tokens, hidden)``: of the virtual tokens that ``tensor`` was
-            compiled from, then of those inside the template. None where keys and values are learned
-            themselves.
-        layers: the numbers of the layers that have a prefix; of the others ``tensor`` counts for
-            nothing. All where None.
-        kernel: ``(width, hidden)`` that the prompt's embeddings are convolved with. None where they
-            are taken as they are.
-        head: weights and, in the last column, biases of a linear classification head ``(classes,
-            hidden + 1)`` over the state at the answer position; None where label words answer.
-    """
-
-    tensor: Tensor
-    soft_tokens: Tensor | None = None
-    layers: tuple[int, ...] | None = None
-    kernel: Tensor | None = None
-    head: Tensor | None = None
-
-    @classmethod
-    def compiled(cls, backbone: Backbone, soft_tokens: Tensor, length: int) -> Learned:
-        """Soft tokens of which the first ``length`` stand before the prompt."""
-        return cls(backbone.compile(soft_tokens[:length]), soft_tokens)
-
-    @property
-    def inner_tokens(self) -> Tensor | None:
-        """Embeddings of the virtual tokens inside the template, ``(tokens, hidden)``."""
-        if self.soft_tokens is None or len(self.soft_tokens) == self.length:
-            return None
-        return self.soft_tokens[self.length :]
-
-    @property
-    def length(self) -> int:
-        """Number of virtual tokens before the text."""
-        return self.tensor.shape[3]
-
-    def by_layer(self) -> LayerPrefixes:
-        """What the backbone takes: a layer without a prefix has one of length 0."""
-        if self.layers is None:
-            return self.tensor
-        return [
-            tensor if layer in self.layers else tensor[:, :, :0]
-            for layer, tensor in enumerate(self.tensor)
-        ]
-
-    def interact(self, embedded: Tensor) -> Tensor:
-        """What the first layer gets for a prompt's embeddings ``(batch, tokens, hidden)``."""
-        if self.kernel is None:
-            return embedded
-        width, tokens = len(self.kernel), embedded.shape[1]
-        padded = pad(embedded, (0, 0, width - 1, 0))
-        for back, weights in enumerate(self.kernel):
-            first = width - 1 - back
-            embedded = embedded + weights * padded[:, first : first + tokens]
-        return embedded
-
-    def scores(self, backbone: Backbone, state: Tensor, words: Tensor | None = None) -> Tensor:
-        """Scores from states at the answer position after the last layer ``(batch, hidden)``.
-
-        Args:
-            words: tokens or, where there is a head, classes to score; all where not given.
-
-        Returns:
-            float32 ``(batch, words)``.
-        """
-        if self.head is None:
-            return backbone.next_token_logits(state, words)
-        head = self.head.float()
-        scores = linear(backbone.normed(state).float(), head[:, :-1], head[:, -1])
-        return scores if words is None else scores[:, words]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Those that are there, by the name they are stored under."""
-        named = {
-            "prefix": self.tensor,
-            "soft_tokens": self.soft_tokens,
-            "kernel": self.kernel,
-            "head": self.head,
-        }
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Learned:
-        """On another device, in another type."""
-        return self._changed(lambda tensor: tensor.to(device, dtype))
-
-    def detach(self) -> Learned:
-        """Without the way back to the parameters."""
-        return self._changed(Tensor.detach)
-
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> Learned:
-        changed = {name: change(tensor) for name, tensor in self.tensors().items()}
-        return replace(
-            self,
-            tensor=changed["prefix"],
-            soft_tokens=changed.get("soft_tokens"),
-            kernel=changed.get("kernel"),
-            head=changed.get("head"),
-        )
 
 
 @dataclass(frozen=True)
@@ -136,7 +31,7 @@ class Prefix:
         base_model: the name the base model was loaded by.
         base_fingerprint: the base model's fingerprint.
         config: the settings that made it, as JSON values.
-        soft_tokens, layers, kernel, head: see :class:`Learned`; float32.
+        soft_tokens, layers, kernel, head, adapters, weights: see :class:`Learned`; float32.
     """
 
     tensor: Tensor
@@ -147,6 +42,8 @@ class Prefix:
     layers: tuple[int, ...] | None = None
     kernel: Tensor | None = None
     head: Tensor | None = None
+    adapters: Adapters | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, learned: Learned, backbone: Backbone, config: Mapping[str, Any]) -> Prefix:
@@ -161,12 +58,22 @@ class Prefix:
             layers=kept.layers,
             kernel=kept.kernel,
             head=kept.head,
+            adapters=kept.adapters,
+            weights=kept.weights,
         )
 
     @property
     def learned(self) -> Learned:
         """The tensors alone."""
-        return Learned(self.tensor, self.soft_tokens, self.layers, self.kernel, self.head)
+        return Learned(
+            self.tensor,
+            self.soft_tokens,
+            self.layers,
+            self.kernel,
+            self.head,
+            self.adapters,
+            self.weights,
+        )
 
     @property
     def length(self) -> int:
@@ -179,7 +86,9 @@ class Prefix:
         # Keys and values that soft tokens were compiled to were not learned themselves.
         if self.soft_tokens is not None:
             return self.soft_tokens.numel()
-        beside = sum(each.numel() for each in (self.kernel, self.head) if each is not None)
+        tensors = self.learned.tensors()
+        del tensors["prefix"]  # in some layers it may count for nothing
+        beside = sum(tensor.numel() for tensor in tensors.values())
         return beside + sum(tensor.numel() for tensor in self.learned.by_layer())
 
     @cached_property
@@ -190,6 +99,10 @@ class Prefix:
             digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
         if self.layers is not None:
             digest.update(repr(self.layers).encode())
+        if self.adapters is not None:
+            digest.update(repr((self.adapters.places, self.adapters.activation)).encode())
+        if self.weights:
+            digest.update(repr(sorted(self.weights)).encode())
         return digest.hexdigest()[:16]
 
     def check_base(self, backbone: Backbone) -> None:
@@ -217,6 +130,30 @@ class Prefix:
                 f"one trained on {self.base_model} ({self.base_fingerprint}); "
                 "load that model or train a new prefix"
             )
+        self._check_changes(backbone)
+
+    def _check_changes(self, backbone: Backbone) -> None:
+        """Raise ArtifactError where ``backbone`` lacks what is to be changed in it."""
+        if self.adapters is not None:
+            hidden, places = backbone.hidden_size, set(self.adapters.places)
+            have = {
+                (layer, name)
+                for layer in range(backbone.num_layers)
+                for name in backbone.sublayers(layer)
+            }
+            if self.adapters.hidden_size != hidden or not places <= have:
+                raise ArtifactError(
+                    f"expected adapters of {hidden} dimensions in layers of {backbone.name}, got "
+                    f"some of {self.adapters.hidden_size} at {sorted(places - have)}"
+                )
+        if self.weights:
+            named = dict(backbone.frozen.model.named_parameters())
+            for name, weight in self.weights.items():
+                if name not in named or named[name].shape != weight.shape:
+                    raise ArtifactError(
+                        f"expected weights of {backbone.name}, got {name!r} of the shape "
+                        f"{tuple(weight.shape)}, which it has not"
+                    )
 
     def check_template(self, task: Task) -> None:
         """Raise ArtifactError where it lacks embeddings of virtual tokens in ``task``'s template,
@@ -248,6 +185,9 @@ class Prefix:
         }
         if self.layers is not None:
             metadata["layers"] = list(self.layers)
+        if self.adapters is not None:
+            metadata["places"] = [list(place) for place in self.adapters.places]
+            metadata["activation"] = self.adapters.activation
         tensors = {name: tensor.float() for name, tensor in self.learned.tensors().items()}
         save_tensors(path, "prefix", tensors, metadata)
 
@@ -284,6 +224,17 @@ class Prefix:
                 layers=tuple(metadata["layers"]) if "layers" in metadata else None,
                 kernel=tensors.get("kernel"),
                 head=tensors.get("head"),
+                adapters=_adapters(tensors, metadata),
+                weights=own_weights(tensors),
             )
         except KeyError as error:
             raise ArtifactError(f"expected {error} in the metadata of {path}, got none") from None
+
+
+def _adapters(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Adapters | None:
+    """Those that a file of :meth:`Prefix.save` holds."""
+    down, up = tensors.get("adapters_down"), tensors.get("adapters_up")
+    if down is None or up is None:
+        return None
+    places = tuple((int(layer), str(name)) for layer, name in metadata["places"])
+    return Adapters(down, up, places, metadata["activation"])

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from robust_prefix.backbones import Backbone
 from robust_prefix.configs import ConvPromptConfig
 from robust_prefix.errors import ConfigError
-from robust_prefix.prefixes.base import Learned, Prefix
+from robust_prefix.prefixes.base import Prefix
+from robust_prefix.prefixes.learned import Learned
 from robust_prefix.prefixes.method import Method, Trainable
 from robust_prefix.tasks import Task
 

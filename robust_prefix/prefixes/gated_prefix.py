@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from robust_prefix.backbones import Backbone
 from robust_prefix.configs import GatedPrefixConfig
 from robust_prefix.errors import ConfigError
-from robust_prefix.prefixes.base import Learned, Prefix
+from robust_prefix.prefixes.base import Prefix
+from robust_prefix.prefixes.learned import Learned
 from robust_prefix.prefixes.method import Method, Trainable
 from robust_prefix.prefixes.prefix_tuning import initial_prefix
 from robust_prefix.tasks import Task

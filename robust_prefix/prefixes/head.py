@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_prefix.backbones import Backbone
-from robust_prefix.prefixes.base import Learned
+from robust_prefix.prefixes.base import Prefix
+from robust_prefix.prefixes.learned import Learned
 from robust_prefix.prefixes.method import Trainable
 from robust_prefix.tasks import Task
 
@@ -34,6 +35,18 @@ class WithHead(Trainable):
     def notes(self) -> dict[str, Any]:
         """See ``Trainable``."""
         return self.inner.notes()
+
+
+def answers_by_head(answer: str, backbone: Backbone) -> bool:
+    """Whether a head answers where the settings say ``answer``; by itself, ``auto``, only where
+    the model has no words to answer with."""
+    return answer == "head" or (answer == "auto" and not backbone.vocabulary)
+
+
+def with_head(inner: Trainable, backbone: Backbone, task: Task, start: Prefix | None) -> WithHead:
+    """``inner`` with the head of ``start``, or a new one where that has none."""
+    head = start.head if start is not None else None
+    return WithHead(inner, initial_head(backbone, task) if head is None else head)
 
 
 def initial_head(backbone: Backbone, task: Task) -> Tensor:

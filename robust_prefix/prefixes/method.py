@@ -9,7 +9,8 @@ from torch import nn
 
 from robust_prefix.backbones import Backbone
 from robust_prefix.errors import ConfigError
-from robust_prefix.prefixes.base import Learned, Prefix
+from robust_prefix.prefixes.base import Prefix
+from robust_prefix.prefixes.learned import Learned
 from robust_prefix.tasks import Task
 
 Config = TypeVar("Config")
@@ -36,6 +37,7 @@ class Method(ABC, Generic[Config]):
         learns: what is learned, in a few words.
         formula: how many numbers are kept after training, in terms of the model's sizes.
         config_type: its settings.
+        learning_rate: of AdamW, where the user names none.
         in_template: whether it learns embeddings, and so those of virtual tokens in a template.
     """
 
@@ -44,6 +46,7 @@ class Method(ABC, Generic[Config]):
     learns: ClassVar[str]
     formula: ClassVar[str]
     config_type: ClassVar[type[Any]]
+    learning_rate: ClassVar[float] = 5e-3
     in_template: ClassVar[bool] = False
 
     def __init__(self, config: Config) -> None:
@@ -104,3 +107,22 @@ class Method(ABC, Generic[Config]):
     @abstractmethod
     def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:
         """What ``trainable`` returns, the length and ``start`` being checked."""
+
+
+def chosen_layers(layers: str, backbone: Backbone) -> set[int]:
+    """Numbers of the layers that a setting names: ``all``, ``0-5`` or ``0-2/27-29``.
+
+    Raises:
+        ConfigError: the model has no such layer, or none is named.
+    """
+    if layers == "all":
+        return set(range(backbone.num_layers))
+    numbers: set[int] = set()
+    for part in layers.split("/"):
+        first, _, last = part.partition("-")
+        numbers |= set(range(int(first), int(last or first) + 1))
+    if not numbers or max(numbers) >= backbone.num_layers:
+        raise ConfigError(
+            f"expected layers of 0 to {backbone.num_layers - 1} for {backbone.name}, got {layers!r}"
+        )
+    return numbers

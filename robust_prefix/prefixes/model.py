@@ -219,6 +219,10 @@ def _share(room: int, lengths: Sequence[int]) -> list[int]:
 class PrefixModel:
     """The undefended classifier: frozen backbone, task and trained prefix.
 
+    Attributes:
+        backbone: the model that texts run through: the frozen one, or a view of it with what was
+            learned inside its layers.
+
     Raises:
         ArtifactError: the prefix belongs to another base model or has no embeddings, or others,
             for the virtual tokens of the task's template.
@@ -227,12 +231,12 @@ class PrefixModel:
     def __init__(self, backbone: Backbone, task: Task, prefix: Prefix) -> None:
         prefix.check_base(backbone)
         prefix.check_template(task)
-        self.backbone = backbone
         self.task = task
         self.prefix = prefix
-        self.prompter = Prompter(backbone, task, head=prefix.head is not None)
         # The layers compute in the backbone's type; casting once spares every pass from it.
         self.learned = prefix.learned.to(backbone.device, backbone.dtype)
+        self.backbone = self.learned.model(backbone)
+        self.prompter = Prompter(self.backbone, task, head=prefix.head is not None)
         self.prefix_tensor = self.learned.by_layer()
         self.beginnings: Beginnings | None = None  # see PrefixClassifier.remembering
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from robust_prefix.backbones import Backbone
 from robust_prefix.configs import PTuningConfig
-from robust_prefix.prefixes.base import Learned, Prefix
+from robust_prefix.prefixes.base import Prefix
+from robust_prefix.prefixes.learned import Learned
 from robust_prefix.prefixes.method import Method, Trainable
 from robust_prefix.prefixes.prompt_tuning import initial_embeddings
 from robust_prefix.tasks import Task
@@ -74,6 +75,7 @@ class PTuning(Method[PTuningConfig]):
     learns = "embeddings of virtual tokens, through an LSTM or an MLP"
     formula = "hidden * length"
     config_type = PTuningConfig
+    learning_rate = 1e-3
     in_template = True
 
     def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:

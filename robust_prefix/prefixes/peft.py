@@ -21,7 +21,8 @@ from torch import Tensor
 from robust_prefix.backbones import Backbone
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.files import atomic_path, read_json, write_json
-from robust_prefix.prefixes.base import Learned, Prefix
+from robust_prefix.prefixes.base import Prefix
+from robust_prefix.prefixes.learned import Learned
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -146,6 +147,11 @@ def write_peft(prefix: Prefix, folder: str | Path) -> dict[str, Any]:
         raise ConfigError(
             "expected a prefix or virtual tokens for PEFT, got a kernel that the embeddings are "
             "convolved with; PEFT has no such method"
+        )
+    if prefix.learned.changes_model:
+        raise ConfigError(
+            "expected a prefix or virtual tokens for PEFT, got a method that changes the model "
+            "itself; train prefix-tuning or prompt-tuning"
         )
     if prefix.layers is not None:
         raise ConfigError(

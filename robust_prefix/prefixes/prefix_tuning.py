@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from robust_prefix.backbones import Backbone
 from robust_prefix.configs import GatedPrefixConfig, PrefixTuningConfig
 from robust_prefix.errors import ConfigError
-from robust_prefix.prefixes.base import Learned, Prefix
-from robust_prefix.prefixes.head import WithHead, initial_head
+from robust_prefix.prefixes.base import Prefix
+from robust_prefix.prefixes.head import answers_by_head, with_head
 from robust_prefix.prefixes.initial import initial_tokens, mean_activations
-from robust_prefix.prefixes.method import Method, Trainable
+from robust_prefix.prefixes.learned import Learned
+from robust_prefix.prefixes.method import Method, Trainable, chosen_layers
 from robust_prefix.tasks import Task
 
 
@@ -75,9 +76,8 @@ class PrefixTuning(Method[PrefixTuningConfig]):
     config_type = PrefixTuningConfig
 
     def has_head(self, backbone: Backbone) -> bool:
-        """See ``Method``. By itself only where the model has no words to answer with."""
-        answer = self.config.answer
-        return answer == "head" or (answer == "auto" and not backbone.vocabulary)
+        """See ``Method``."""
+        return answers_by_head(self.config.answer, backbone)
 
     def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:
         layers = chosen_rows(self.config, backbone)
@@ -90,8 +90,7 @@ class PrefixTuning(Method[PrefixTuningConfig]):
         parameters = build_parameters(tensor, self.config, layers)
         if not self.has_head(backbone):
             return parameters
-        head = start.head if start is not None else None
-        return WithHead(parameters, initial_head(backbone, task) if head is None else head)
+        return with_head(parameters, backbone, task, start)
 
 
 def initial_prefix(
@@ -128,15 +127,7 @@ def chosen_rows(config: PrefixTuningConfig, backbone: Backbone) -> tuple[int, ..
     rows = range(backbone.prefix_rows)
     found = set(rows)
     if config.layers != "all":
-        numbers: set[int] = set()
-        for part in config.layers.split("/"):
-            first, _, last = part.partition("-")
-            numbers |= set(range(int(first), int(last or first) + 1))
-        if not numbers or max(numbers) >= backbone.num_layers:
-            raise ConfigError(
-                f"expected layers of 0 to {backbone.num_layers - 1} for {backbone.name}, got "
-                f"{config.layers!r}"
-            )
+        numbers = chosen_layers(config.layers, backbone)
         found = {row for row in rows if backbone.row(row)[0] in numbers}
     if config.parts != "all":
         if not backbone.parts:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from robust_prefix.backbones import Backbone
 from robust_prefix.configs import PromptTuningConfig, PTuningConfig
 from robust_prefix.errors import ConfigError
-from robust_prefix.prefixes.base import Learned, Prefix
+from robust_prefix.prefixes.base import Prefix
 from robust_prefix.prefixes.initial import initial_tokens
+from robust_prefix.prefixes.learned import Learned
 from robust_prefix.prefixes.method import Method, Trainable
 from robust_prefix.tasks import Task
 
@@ -45,6 +46,7 @@ class PromptTuning(Method[PromptTuningConfig]):
     learns = "embeddings of virtual tokens before the prompt"
     formula = "hidden * length"
     config_type = PromptTuningConfig
+    learning_rate = 3e-2
     in_template = True
 
     def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:

@@ -6,8 +6,10 @@ from dataclasses import fields
 from typing import Any
 
 from robust_prefix.errors import ConfigError, unknown_name
+from robust_prefix.prefixes.adapters import AdapterTuning
 from robust_prefix.prefixes.base import Prefix
 from robust_prefix.prefixes.conv_prompt import ConvPrompt
+from robust_prefix.prefixes.fine_tuning import FineTuning
 from robust_prefix.prefixes.gated_prefix import GatedPrefix
 from robust_prefix.prefixes.method import Method
 from robust_prefix.prefixes.p_tuning import PTuning
@@ -19,7 +21,16 @@ from robust_prefix.tasks import Task
 
 METHODS: dict[str, type[Method[Any]]] = {
     method.name: method
-    for method in (PrefixTuning, PTuningV2, GatedPrefix, PromptTuning, PTuning, ConvPrompt)
+    for method in (
+        PrefixTuning,
+        PTuningV2,
+        GatedPrefix,
+        PromptTuning,
+        PTuning,
+        ConvPrompt,
+        AdapterTuning,
+        FineTuning,
+    )
 }
 
 

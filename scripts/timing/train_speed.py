@@ -30,6 +30,7 @@ from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import MethodConfig, PrefixTuningConfig, TrainingConfig
 from robust_prefix.files import write_text
 from robust_prefix.prefixes.model import Prompter
+from robust_prefix.prefixes.prefix_tuning import PrefixTuning
 from robust_prefix.tasks import Task
 from robust_prefix.training import train_prefix
 from timing.interleave import Contestant
@@ -46,7 +47,7 @@ CLASSIFIER = "PEFT sequence classifier and Trainer"
 Learner = Callable[[Material, int], float]
 """Trains on texts with a seed and returns the seconds that the steps took."""
 
-LEARNING_RATE = TrainingConfig().learning_rate
+LEARNING_RATE = PrefixTuning.learning_rate
 
 
 def measure(

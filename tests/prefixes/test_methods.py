@@ -32,6 +32,10 @@ SPECS = {
     "gated-prefix(length=4, gate=token, gated=both)": PLAIN,
     "conv-prompt(width=3)": PLAIN,
     "p-tuning-v2(length=4, layers=0-1)": PLAIN,
+    "adapters(width=4)": PLAIN,
+    "adapters(width=6, places=feed-forward, activation=tanh, layers=1-2)": PLAIN,
+    "fine-tuning": PLAIN,
+    "fine-tuning(layers=1)": PLAIN,
     "prompt-tuning(length=4)": PLAIN,
     "prompt-tuning(length=0)": "{text} is it{prompt:3} good ?{prompt:1}",
     "p-tuning(length=4, encoder_width=16)": PLAIN,
@@ -89,7 +93,9 @@ def test_training_changes_what_is_learned_and_counts_it(
         "hidden": backbone.hidden_size,
         "length": method.length(task) + task.virtual_tokens[1],
         "classes": len(task.labels),
-        "width": len(prefix.kernel) if prefix.kernel is not None else 0,
+        "width": _width(prefix),
+        "weights": sum(weight.numel() for weight in prefix.weights.values()),
+        "adapters": len(prefix.adapters.places) if prefix.adapters is not None else 0,
     }
     kept = 0
     for term in method.formula.split(" + "):
@@ -100,6 +106,12 @@ def test_training_changes_what_is_learned_and_counts_it(
     parameters = measured_run(backbone, task, prefix).measurements["parameters"]
     assert parameters["trainable"] == kept
     assert parameters["percent"] == pytest.approx(100 * kept / parameters["frozen"])
+
+
+def _width(prefix: Prefix) -> int:
+    if prefix.adapters is not None:
+        return prefix.adapters.width
+    return 0 if prefix.kernel is None else len(prefix.kernel)
 
 
 def test_it_comes_back_with_the_same_answers(
