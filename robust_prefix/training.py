@@ -1,4 +1,7 @@
-"""Training a prefix on a task with the language model frozen, on ``transformers.Trainer``."""
+"""Training a prefix on a task with the language model frozen, on ``transformers.Trainer``.
+
+A method whose result is words is searched by :mod:`robust_prefix.search` instead.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from safetensors import SafetensorError
@@ -25,8 +28,11 @@ from robust_prefix.errors import ConfigError, StorageError
 from robust_prefix.files import read_json, write_json
 from robust_prefix.objectives import PrefixObjective, Substitutes, build_adversary
 from robust_prefix.prefixes import PREFIX_FILE, Prefix, method_of
+from robust_prefix.prefixes.hard_prompt import HardPrompt
 from robust_prefix.prefixes.model import Prompter
+from robust_prefix.prefixes.searched import Searched
 from robust_prefix.progress import Advance, progress
+from robust_prefix.search import check_searchable, search_words
 from robust_prefix.tasks import Fields, Task
 
 if TYPE_CHECKING:
@@ -109,6 +115,8 @@ def train_prefix(
 
     method = method_of(prefix or PrefixTuningConfig())
     training = training or TrainingConfig()
+    if isinstance(method, Searched):
+        check_searchable(method, training)
     set_seed(seed)
     prompter = Prompter(backbone, task, head=method.has_head(backbone))
     train_rows = load_split(task, "train")
@@ -155,7 +163,12 @@ def train_prefix(
         else:
             checkpoints = folder / "checkpoints"
             _check_same_settings(checkpoints, {**settings, "base": backbone.fingerprint})
-        history = _run_trainer(objective, prompter, train, dev, training, seed, checkpoints)
+        given = (prompter, train, dev, training, seed, checkpoints)
+        history = (
+            search_words(method, cast(HardPrompt, objective.prefix), *given)
+            if isinstance(method, Searched)
+            else _run_trainer(objective, *given)
+        )
     accuracies = [row["dev_accuracy"] for row in history if "dev_accuracy" in row]
     kept = max(accuracies) if training.adversary == "none" else accuracies[-1]
     found = {

@@ -23,7 +23,7 @@ FLOORS = (
     {"backbones"},
     {"prefixes"},
     {"subspaces", "synonyms", "masks", "certificates", "objectives"},
-    {"training", "lengths", "activations", "fitting"},
+    {"training", "search", "lengths", "activations", "fitting"},
     {"defenses", "runs"},
     {"classifier", "certification", "ensembling"},
     {"evaluation"},

@@ -49,6 +49,8 @@ class Learned:
     @classmethod
     def compiled(cls, backbone: Backbone, soft_tokens: Tensor, length: int) -> Learned:
         """Soft tokens of which the first ``length`` stand before the prompt."""
+        if not length:
+            return cls(soft_tokens.new_zeros(backbone.prefix_shape(0)), soft_tokens)
         return cls(backbone.compile(soft_tokens[:length]), soft_tokens)
 
     @property
@@ -176,6 +178,8 @@ class Prefix:
     @property
     def parameters(self) -> int:
         """How many numbers were learned, without what was dropped after training."""
+        if "words" in self.config:  # of a hard prompt: which ones they are was learned
+            return len(self.config["words"])
         # Keys and values that soft tokens were compiled to were not learned themselves.
         if self.soft_tokens is not None:
             return self.soft_tokens.numel()

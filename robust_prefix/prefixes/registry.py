@@ -6,9 +6,12 @@ from dataclasses import fields
 from typing import Any
 
 from robust_prefix.errors import ConfigError, unknown_name
+from robust_prefix.prefixes.autoprompt import AutoPrompt
 from robust_prefix.prefixes.base import Prefix
 from robust_prefix.prefixes.conv_prompt import ConvPrompt
+from robust_prefix.prefixes.evolved_prompt import EvolvedPrompt
 from robust_prefix.prefixes.gated_prefix import GatedPrefix
+from robust_prefix.prefixes.manual_prompt import ManualPrompt
 from robust_prefix.prefixes.method import Method
 from robust_prefix.prefixes.p_tuning import PTuning
 from robust_prefix.prefixes.p_tuning_v2 import PTuningV2
@@ -19,7 +22,17 @@ from robust_prefix.tasks import Task
 
 METHODS: dict[str, type[Method[Any]]] = {
     method.name: method
-    for method in (PrefixTuning, PTuningV2, GatedPrefix, PromptTuning, PTuning, ConvPrompt)
+    for method in (
+        PrefixTuning,
+        PTuningV2,
+        GatedPrefix,
+        PromptTuning,
+        PTuning,
+        ConvPrompt,
+        ManualPrompt,
+        AutoPrompt,
+        EvolvedPrompt,
+    )
 }
 
 
