@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from robust_prefix.backbones import load_backbone
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.configs import (
+        AutoPromptConfig,
         ConvPromptConfig,
+        EvolvedPromptConfig,
         GatedPrefixConfig,
+        ManualPromptConfig,
         PrefixTuningConfig,
         PromptTuningConfig,
         PTuningConfig,
@@ -31,8 +34,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AutoPromptConfig": "configs",
     "ConvPromptConfig": "configs",
+    "EvolvedPromptConfig": "configs",
     "GatedPrefixConfig": "configs",
+    "ManualPromptConfig": "configs",
     "PTuningConfig": "configs",
     "Prefix": "prefixes",
     "PrefixClassifier": "classifier",
@@ -50,8 +56,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "AutoPromptConfig",
     "ConvPromptConfig",
+    "EvolvedPromptConfig",
     "GatedPrefixConfig",
+    "ManualPromptConfig",
     "PTuningConfig",
     "Prefix",
     "PrefixClassifier",

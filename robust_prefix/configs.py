@@ -158,6 +158,52 @@ class FineTuningConfig:
     answer: Literal["auto", "words", "head"] = "auto"
 
 
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class ManualPromptConfig:
+    """Settings of a prompt that is given.
+
+    Attributes:
+        text: what stands before each text, on a line of its own; nothing where empty, and then the
+            task's template alone is asked.
+    """
+
+    text: str = ""
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class AutoPromptConfig:
+    """Settings of the gradient-guided search for words.
+
+    Attributes:
+        length: words before the prompt; those of ``{prompt:3}`` in the task's template come on top.
+        candidates: how many words are tried for the one that is exchanged in a step.
+        steps: words that are exchanged, or kept where no candidate is better.
+        init_text: words to start from, filled up with words drawn at random.
+    """
+
+    length: int = Field(default=5, ge=0, le=MAX_LENGTH)
+    candidates: int = Field(default=20, ge=1)
+    steps: int = Field(default=100, ge=1)
+    init_text: str = ""
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class EvolvedPromptConfig:
+    """Settings of the evolutionary search for words.
+
+    Attributes:
+        length: words before the prompt; those of ``{prompt:3}`` in the task's template come on top.
+        population: prompts that live at a time, and children of a generation.
+        generations: how often children are made and the best kept.
+        init_text: words to start from, filled up with words drawn at random.
+    """
+
+    length: int = Field(default=5, ge=0, le=MAX_LENGTH)
+    population: int = Field(default=16, ge=2)
+    generations: int = Field(default=40, ge=1)
+    init_text: str = ""
+
+
 MethodConfig = (
     PrefixTuningConfig
     | GatedPrefixConfig
@@ -166,6 +212,9 @@ MethodConfig = (
     | ConvPromptConfig
     | AdaptersConfig
     | FineTuningConfig
+    | ManualPromptConfig
+    | AutoPromptConfig
+    | EvolvedPromptConfig
 )
 """Settings of one of the methods."""
 

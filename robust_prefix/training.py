@@ -1,4 +1,7 @@
-"""Training a prefix on a task with the language model frozen, on ``transformers.Trainer``."""
+"""Training a prefix on a task with the language model frozen, on ``transformers.Trainer``.
+
+A method whose result is words is searched by :mod:`robust_prefix.search` instead.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from safetensors import SafetensorError
@@ -25,8 +28,11 @@ from robust_prefix.errors import ConfigError, StorageError
 from robust_prefix.files import read_json, write_json
 from robust_prefix.objectives import PrefixObjective, Substitutes, build_adversary
 from robust_prefix.prefixes import PREFIX_FILE, Prefix, method_of
+from robust_prefix.prefixes.hard_prompt import HardPrompt
 from robust_prefix.prefixes.model import Prompter
+from robust_prefix.prefixes.searched import Searched
 from robust_prefix.progress import Advance, progress
+from robust_prefix.search import check_searchable, search_words
 from robust_prefix.tasks import Fields, Task
 
 if TYPE_CHECKING:
@@ -111,6 +117,8 @@ def train_prefix(
     training = training or TrainingConfig()
     rate = training.learning_rate or method.learning_rate
     training = dataclasses.replace(training, learning_rate=rate)
+    if isinstance(method, Searched):
+        check_searchable(method, training)
     set_seed(seed)
     prompter = Prompter(backbone, task, head=method.has_head(backbone))
     train_rows = load_split(task, "train")
@@ -157,7 +165,12 @@ def train_prefix(
         else:
             checkpoints = folder / "checkpoints"
             _check_same_settings(checkpoints, {**settings, "base": backbone.fingerprint})
-        history = _run_trainer(objective, prompter, train, dev, training, rate, seed, checkpoints)
+        given = (prompter, train, dev, training, seed, checkpoints)
+        history = (
+            search_words(method, cast(HardPrompt, objective.prefix), *given)
+            if isinstance(method, Searched)
+            else _run_trainer(objective, rate, *given)
+        )
     accuracies = [row["dev_accuracy"] for row in history if "dev_accuracy" in row]
     kept = max(accuracies) if training.adversary == "none" else accuracies[-1]
     found = {
@@ -208,11 +221,11 @@ def _read_substitutes(substitutes: Substitutes, reader: TextReader) -> Substitut
 
 def _run_trainer(
     objective: PrefixObjective,
+    learning_rate: float,
     prompter: Prompter,
     train: list[dict[str, Any]],
     dev: list[dict[str, Any]],
     config: TrainingConfig,
-    learning_rate: float,
     seed: int,
     folder: Path,
 ) -> list[dict[str, float]]:

@@ -173,5 +173,8 @@ def train(
         f"{parameters['trainable']:,} trained parameters "
         f"({parameters['percent']:.3f}% of the model)"
     )
+    if "written" in prefix.config:
+        written = f"prompt: {prefix.config['written']!r}"
+        Console(stderr=True).print(written, markup=False, highlight=False, soft_wrap=True)
     if json:
         print_json({"out": str(out), **run.measurements, "settings": dict(prefix.config)})

@@ -83,6 +83,8 @@ class Prefix:
     @property
     def parameters(self) -> int:
         """How many numbers were learned, without what was dropped after training."""
+        if "words" in self.config:  # of a hard prompt: which ones they are was learned
+            return len(self.config["words"])
         # Keys and values that soft tokens were compiled to were not learned themselves.
         if self.soft_tokens is not None:
             return self.soft_tokens.numel()

@@ -46,6 +46,8 @@ class Learned:
     @classmethod
     def compiled(cls, backbone: Backbone, soft_tokens: Tensor, length: int) -> Learned:
         """Soft tokens of which the first ``length`` stand before the prompt."""
+        if not length:
+            return cls(soft_tokens.new_zeros(backbone.prefix_shape(0)), soft_tokens)
         return cls(backbone.compile(soft_tokens[:length]), soft_tokens)
 
     @property

@@ -83,11 +83,11 @@ class Method(ABC, Generic[Config]):
                 f"expected virtual tokens for {self.name}, got length=0 and none in the template "
                 f"of task {task.name!r}; write {{prompt:3}} into it, or raise the length"
             )
-        if self.in_template and not backbone.causal:
+        if self.in_template and length and not backbone.causal:
             raise ConfigError(
                 f"expected a decoder for {self.name}, whose virtual tokens stand before the text "
                 f"as embeddings, got {backbone.name}, where they would read the text; use "
-                "prefix-tuning or p-tuning-v2"
+                "prefix-tuning or p-tuning-v2, or length=0 and {prompt:3} behind the text"
             )
         if length >= backbone.max_positions:
             raise ConfigError(

@@ -7,10 +7,13 @@ from typing import Any
 
 from robust_prefix.errors import ConfigError, unknown_name
 from robust_prefix.prefixes.adapters import AdapterTuning
+from robust_prefix.prefixes.autoprompt import AutoPrompt
 from robust_prefix.prefixes.base import Prefix
 from robust_prefix.prefixes.conv_prompt import ConvPrompt
+from robust_prefix.prefixes.evolved_prompt import EvolvedPrompt
 from robust_prefix.prefixes.fine_tuning import FineTuning
 from robust_prefix.prefixes.gated_prefix import GatedPrefix
+from robust_prefix.prefixes.manual_prompt import ManualPrompt
 from robust_prefix.prefixes.method import Method
 from robust_prefix.prefixes.p_tuning import PTuning
 from robust_prefix.prefixes.p_tuning_v2 import PTuningV2
@@ -30,6 +33,9 @@ METHODS: dict[str, type[Method[Any]]] = {
         ConvPrompt,
         AdapterTuning,
         FineTuning,
+        ManualPrompt,
+        AutoPrompt,
+        EvolvedPrompt,
     )
 }
 

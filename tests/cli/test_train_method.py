@@ -36,6 +36,25 @@ def test_a_method_is_trained_and_gone_on_with(
     assert parameters["trainable"] == parameters["during_training"] == 96
 
 
+def test_a_hard_prompt_is_searched_printed_and_gone_on_with(
+    cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
+) -> None:
+    common = ("--model", model_dir, "--data-dir", data_dir, *FLOAT32, "--batch-size", 8)
+    spec = "autoprompt(candidates=2, steps=2)"
+    first = cli("train", "--out", tmp_path / "a", *common, "--method", spec, "--length", 3)
+    assert first.exit_code == 0, first.stderr
+    told = " ".join(first.stderr.split())
+    assert "3 trained parameters" in told
+    prefix = Run.load(tmp_path / "a").prefix
+    assert f"prompt: {prefix.config['written']!r}" in first.stderr
+    second = cli("train", "--out", tmp_path / "b", *common, "--start", tmp_path / "a", "--json")
+    assert second.exit_code == 0, second.stderr
+    settings = json.loads(second.stdout.splitlines()[-1])["settings"]
+    assert settings["method"] == "autoprompt"
+    assert len(settings["words"]) == 3
+    assert (tmp_path / "b" / "training.json").is_file()
+
+
 def test_an_encoder_is_trained_with_a_head_and_defended(
     cli: Cli, tmp_path: Path, data_dir: Path
 ) -> None:
@@ -81,6 +100,9 @@ def test_an_encoder_is_trained_with_a_head_and_defended(
             id="no length",
         ),
         pytest.param(("--method", "prefix-tuning(init=zero)"), "a valid init", id="init"),
+        pytest.param(
+            ("--method", "autoprompt", "--adversary", "pgd"), "adversary none", id="adversary"
+        ),
     ],
 )
 def test_bad_methods_are_found_before_training(

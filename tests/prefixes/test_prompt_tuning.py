@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from robust_prefix.backbones import CausalBackbone
+from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError
+from robust_prefix.objectives import PrefixObjective
 from robust_prefix.prefixes import build_method
 from robust_prefix.prefixes.initial import FREQUENT, frequent_tokens, initial_tokens
+from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prompt_tuning import SoftPrompt
 from robust_prefix.tasks import Task
+
+from ..families import tiny_encoder
 
 
 def soft_tokens(backbone: CausalBackbone, length: int) -> torch.Tensor:
@@ -113,3 +120,30 @@ def test_prefix_tuning_starts_from_the_same_tokens(backbone: CausalBackbone, tas
     soft = start_of(backbone, task, "prompt-tuning(length=5, init=labels)")
     with torch.no_grad():
         torch.testing.assert_close(module(backbone).tensor, backbone.compile(soft))
+
+
+@pytest.mark.parametrize("spec", ["prompt-tuning(length=0)", "p-tuning(length=0, encoder=mlp)"])
+def test_inside_the_template_an_encoder_has_soft_tokens_too(task: Task, spec: str) -> None:
+    """P-tuning was made for these: nothing stands before the text, so nothing is compiled."""
+    encoder = tiny_encoder("bert")
+    task = replace(task, template="{text} it was{prompt:3} {mask} .")
+    module = build_method(spec).trainable(encoder, task)
+    prompter = Prompter(encoder, task)
+    objective = PrefixObjective(prompter, module)
+    rows = load_split(task, "train").select(range(6, 14))
+    batch = encoder.pad(prompter.encode(rows_as_fields(task, rows)).rows)
+    optimizer = torch.optim.Adam(objective.parameters(), 0.3)
+    losses = []
+    for _ in range(20):
+        found = objective(
+            batch.ids, batch.answer, torch.tensor(rows["label"]), lengths=batch.lengths
+        )
+        optimizer.zero_grad()
+        found["loss"].backward()
+        optimizer.step()
+        losses.append(found["loss"].item())
+    assert min(losses) < 0.95 * losses[0]
+    learned = module(encoder)
+    assert learned.length == 0
+    assert learned.inner_tokens is not None
+    assert len(learned.inner_tokens) == 3
