@@ -9,6 +9,7 @@ from robust_prefix.cli import (
     benchmark,
     certify,
     demo,
+    detect,
     ensemble,
     fit_detectors,
     fit_subspaces,
@@ -39,6 +40,7 @@ app.command("predict")(predict.predict)
 app.command("attack")(attack.attack)
 app.command("benchmark")(benchmark.benchmark)
 app.command("certify")(certify.certify_run)
+app.command("detect")(detect.detect)
 app.command("report")(report.report)
 app.command("list")(listing.list_names)
 
