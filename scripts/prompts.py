@@ -1,13 +1,16 @@
-"""Two questions about virtual tokens, each a table and a figure: how many, and where.
+"""Questions about prompts, each a table and a figure: how many tokens, where, and which words.
 
     python scripts/prompts.py length --data-dir DATA --out results/prompt-length
     python scripts/prompts.py position --data-dir DATA --out results/prompt-position
+    python scripts/prompts.py sensitivity --data-dir DATA --out results/prompt-words
 
 ``length``: dev accuracy by length for each method, by short trainings as ``--length auto`` makes
 them. ``position``: test accuracy of P-tuning with equally many virtual tokens before, between and
-behind the texts of the prompt (Liu et al. 2021, section 3.2). Both resume, and write a CSV, a JSON
-file with every setting, and the figure as PNG and SVG. ``--quick`` goes the same way on little.
-Needs matplotlib, which the extra ``attacks`` brings.
+behind the texts of the prompt (Liu et al. 2021, section 3.2). Both resume. ``sensitivity``: dev
+accuracy with one word of the template changed, each in turn, zero-shot or behind the prefix of
+``--run``; the words of a run's hard prompt are part of its template. All write a CSV, a JSON file
+with every setting, and the figure as PNG and SVG. ``--quick`` goes the same way on little. Needs
+matplotlib, which the extra ``attacks`` brings.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_prefix.cli.common import quiet_libraries
-from robust_prefix.errors import RobustPrefixError
+from robust_prefix.errors import ResourceError, RobustPrefixError
 from robust_prefix.files import atomic_path, write_json, write_text
 
 METHODS = ("prefix-tuning", "prompt-tuning", "p-tuning")
@@ -37,30 +40,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     quiet_libraries()
     try:
-        rows = _lengths(options) if options.question == "length" else _positions(options)
+        rows = QUESTIONS[options.question](options)
         settings = {name: _plain(value) for name, value in vars(options).items()}
         write_json(options.out / f"{options.question}.json", {"settings": settings, "rows": rows})
         write_text(options.out / f"{options.question}.csv", _csv(rows))
-        _draw(options, rows)
+        _draw_words(options, rows) if options.question == "sensitivity" else _draw(options, rows)
     except RobustPrefixError as error:
         print(f"prompts: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     for row in rows:
         print(
-            "  ".join(f"{row[name]:.3f}" if name == "accuracy" else str(row[name]) for name in row)
+            "  ".join(
+                f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()
+            )
         )
     return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("question", choices=("length", "position"))
+    parser.add_argument("question", choices=tuple(QUESTIONS))
     parser.add_argument("--task", default="sst2")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--methods", nargs="+", default=METHODS, help="of length: names, settings")
     parser.add_argument("--lengths", nargs="+", type=int, help="of length; 1 2 5 10 20 50")
     parser.add_argument("--tokens", type=int, default=12, help="of position: virtual tokens")
     parser.add_argument("--method", default="p-tuning", help="of position: name, settings")
+    parser.add_argument("--template", help="of sensitivity; the task's or the run's own")
+    parser.add_argument("--run", help="of sensitivity: a run directory or zoo:NAME; zero-shot")
+    parser.add_argument(
+        "--examples", type=int, default=200, help="of sensitivity: dev rows; 0: all"
+    )
+    parser.add_argument("--near", type=int, default=2, help="of sensitivity: synonyms, near words")
     parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--learning-rate", type=float, help="each method's own by default")
     parser.add_argument("--batch-size", type=int, default=16)
@@ -74,6 +85,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.quick:
         options.max_examples, options.methods = 64, options.methods[:2]
+        options.examples, options.near = 16, 1
     return options
 
 
@@ -139,6 +151,49 @@ def _positions(options: argparse.Namespace) -> list[Row]:
         sizes = (*found["interval"], found["n"], prefix.parameters)
         rows.append(dict(zip(COLUMNS, (*values, *sizes), strict=True)))
     return rows
+
+
+def _sensitivity(options: argparse.Namespace) -> list[Row]:
+    from robust_prefix import load_backbone, load_task
+    from robust_prefix.data import load_split
+    from robust_prefix.evaluation.sensitivity import sensitivity
+    from robust_prefix.runs import Run
+
+    task, prefix = load_task(options.task, options.data_dir), None
+    if options.run:
+        run = Run.load(options.run, options.data_dir)
+        task, prefix = run.task, run.prefix
+        if "written" in prefix.config:
+            task, prefix = dataclasses.replace(task, template=prefix.config["written"]), None
+    if options.template:
+        task = dataclasses.replace(task, template=options.template)
+    options.template = task.template
+    rows = load_split(task, "dev")
+    if options.examples:
+        rows = rows.select(range(min(options.examples, len(rows))))
+    effects = sensitivity(
+        load_backbone(options.model, options.device, options.dtype),
+        task,
+        rows,
+        prefix=prefix,
+        substitutes=_substitutes(options),
+        count=options.near,
+    )
+    return [effect.to_dict() for effect in effects]
+
+
+def _substitutes(options: argparse.Namespace) -> Any:
+    """Synonyms from the word lists of the attacks, where they are here."""
+    from attacks.lexicon import synonyms
+
+    try:
+        return synonyms(options.data_dir)
+    except ResourceError as error:
+        print(f"prompts: without synonyms: {error}", file=sys.stderr)
+        return None
+
+
+QUESTIONS = {"length": _lengths, "position": _positions, "sensitivity": _sensitivity}
 
 
 def templates(task: Any, tokens: int) -> Iterator[tuple[str, str]]:
@@ -207,6 +262,85 @@ def _draw(options: argparse.Namespace, rows: Sequence[Row]) -> None:
     axes.set_ylabel(f"{split} accuracy in %, n={n:,}")
     model = Path(options.model).name
     axes.set_title(f"{options.task}, {model}, seed {options.seed}, 95% intervals")
+    _save(options, figure)
+
+
+def _draw_words(options: argparse.Namespace, rows: Sequence[Row]) -> None:
+    """Each word in a line: a mark for what stands there instead, and the change that matters most.
+
+    Behind all the accuracy of the template as it is, with its interval. A mark is filled where the
+    interval of the paired difference to it leaves out 0.
+    """
+    from matplotlib.figure import Figure
+
+    from robust_prefix.evaluation.sensitivity import KINDS
+    from timing.figures import COLORS, MARKERS
+
+    before, *changed = rows
+    places = sorted({row["place"] for row in changed})
+    kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in changed)]
+    figure = Figure(figsize=(8, 1.6 + 0.5 * len(places)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvspan(100 * before["low"], 100 * before["high"], color="0.93", zorder=0)
+    axes.axvline(100 * before["accuracy"], color="0.4", linewidth=1, zorder=1)
+    for number, kind in enumerate(kinds):
+        of_kind = [row for row in changed if row["kind"] == kind]
+        apart = 0.6 * (
+            number / max(1, len(kinds) - 1) - 0.5
+        )  # so that kinds do not hide each other
+        values, reach = _bars(of_kind)
+        heights = [places.index(row["place"]) + apart for row in of_kind]
+        style = {"color": (*COLORS, "0.2")[number], "markersize": 5}
+        marker = (*MARKERS, "P")[number]
+        axes.errorbar(
+            *(values, heights),
+            xerr=reach,
+            fmt=marker,
+            markerfacecolor="white",
+            ecolor="0.8",
+            elinewidth=0.7,
+            label=kind,
+            **style,
+        )
+        sure = [row["difference_low"] > 0 or row["difference_high"] < 0 for row in of_kind]
+        axes.plot(
+            [value for value, is_sure in zip(values, sure, strict=True) if is_sure],
+            [height for height, is_sure in zip(heights, sure, strict=True) if is_sure],
+            marker,
+            **style,
+        )
+    axes.set_yticks(range(len(places)), [_word_at(changed, place) for place in places])
+    axes.set_ylim(len(places) - 0.5, -0.5)
+    most = axes.secondary_yaxis("right")
+    most.set_yticks(range(len(places)), [_most(changed, place) for place in places])
+    most.set_ylabel("largest change, in points")
+    axes.set_xlabel(
+        f"dev accuracy in %, n={before['n']:,}, 95% intervals; line: the template as it is;\n"
+        "filled: the paired difference's interval leaves out 0"
+    )
+    axes.set_title(
+        f"{textwrap.shorten(repr(options.template), 70)}\n"
+        f"{Path(options.model).name}, {options.run or 'zero-shot'}",
+        fontsize=10,
+    )
+    figure.legend(loc="outside lower center", ncols=len(kinds), frameon=False)
+    _save(options, figure)
+
+
+def _word_at(rows: Sequence[Row], place: int) -> str:
+    return next(str(row["word"]) for row in rows if row["place"] == place)
+
+
+def _most(rows: Sequence[Row], place: int) -> str:
+    """What moves the accuracy most at a place, and by how much."""
+    row = max(
+        (row for row in rows if row["place"] == place), key=lambda row: abs(row["difference"])
+    )
+    what = repr(row["replacement"]) if row["replacement"] else row["kind"]
+    return f"{what} {100 * row['difference']:+.1f}"
+
+
+def _save(options: argparse.Namespace, figure: Any) -> None:
     for kind in ("png", "svg"):
         with atomic_path(options.out / f"{options.question}.{kind}") as path:
             figure.savefig(path, format=kind, dpi=150)

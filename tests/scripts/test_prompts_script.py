@@ -1,4 +1,4 @@
-"""How many virtual tokens and where: the script on the tiny model."""
+"""How many virtual tokens, where, and which words: the script on the tiny model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 import prompts
+from robust_prefix.backbones import CausalBackbone
+from robust_prefix.prefixes.manual_prompt import manual_prompt
+from robust_prefix.runs import Run
 from robust_prefix.tasks import TASKS, Task, load_task
 
 
@@ -69,3 +72,36 @@ def test_bad_input_is_one_line(common: list[str], capsys: pytest.CaptureFixture[
     assert printed.out == ""
     [line] = printed.err.splitlines()
     assert line.startswith("prompts: expected a valid length for prefix-tuning")
+
+
+def test_each_word_is_changed_and_drawn(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prompts.main(["sensitivity", *common]) == 0
+    out = tmp_path / "out"
+    with (out / "sensitivity.csv").open(newline="") as file:
+        first, *rows = list(csv.DictReader(file))
+    assert first["kind"] == "as it is"
+    assert {row["word"] for row in rows} == {"is", "it", "good", "?"}
+    assert {int(row["n"]) for row in rows} == {16}
+    assert all(float(r["low"]) <= float(r["accuracy"]) <= float(r["high"]) for r in rows)
+    document = json.loads((out / "sensitivity.json").read_text())
+    assert document["settings"]["template"] == "{text} is it good ?"
+    assert (out / "sensitivity.png").stat().st_size > 5000
+    assert "dropped" in (out / "sensitivity.svg").read_text()
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == len(rows) + 1
+    assert "without synonyms" in printed.err  # the small data has no word lists
+
+
+def test_the_words_of_a_hard_prompt_are_part_of_its_template(
+    common: list[str], tmp_path: Path, backbone: CausalBackbone, data_dir: Path
+) -> None:
+    task = load_task(str(tmp_path / "own.toml"), data_dir)
+    prefix = manual_prompt(backbone, task, "the film")
+    Run(task, prefix).save(tmp_path / "run")
+    assert prompts.main(["sensitivity", *common, "--run", str(tmp_path / "run")]) == 0
+    document = json.loads((tmp_path / "out" / "sensitivity.json").read_text())
+    assert document["settings"]["template"] == "the film\n{text} is it good ?"
+    words = [row["word"] for row in document["rows"] if row["kind"] == "dropped"]
+    assert words == ["the", "film", "is", "it", "good", "?"]
