@@ -13,7 +13,7 @@ from robust_prefix.defenses import NoDefense
 from robust_prefix.errors import InputError
 from robust_prefix.evaluation.sensitivity import KINDS, Effect, Nearest, changes, sensitivity
 from robust_prefix.evaluation.statistics import mcnemar, wilson
-from robust_prefix.prefixes import PrefixModel
+from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.prefixes.manual_prompt import manual_prompt
 from robust_prefix.tasks import Task
 
@@ -150,10 +150,12 @@ def test_nearest_words_are_other_words(backbone: CausalBackbone) -> None:
 
 
 def test_a_prefix_stays_behind_the_changed_template(
-    backbone: CausalBackbone, task: Task, model: PrefixModel
+    backbone: CausalBackbone, task: Task, prefix: Prefix
 ) -> None:
+    task = replace(task, template="{text} is ?")
     rows = load_split(task, "dev").select(range(8))
-    [first, *_] = sensitivity(backbone, task, rows, prefix=model.prefix, count=0)
+    [first, *_] = sensitivity(backbone, task, rows, prefix=prefix, count=0)
+    model = PrefixModel(backbone, task, prefix)
     found = NoDefense().logits(model, rows_as_fields(task, rows)).argmax(-1)
     assert first.correct == int((found == torch.tensor(rows["label"])).sum())
 
