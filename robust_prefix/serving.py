@@ -91,9 +91,10 @@ class PrefixServer:
         """Each request's class name with probabilities, and whether its text had to be cut."""
         return [answer.prediction for answer in self._answers(requests, batch_size)]
 
-    def predict(self, requests: Sequence[Request], batch_size: int = 32) -> list[str]:
-        """The class name of each request."""
-        return [answer.label for answer in self.classify(requests, batch_size)]
+    def predict(self, requests: Sequence[Request], batch_size: int = 32) -> list[str | None]:
+        """The class name of each request; None where its run's defence abstains."""
+        found = self.classify(requests, batch_size)
+        return [None if answer.abstained else answer.label for answer in found]
 
     @classmethod
     def from_pretrained(
@@ -149,6 +150,7 @@ class PrefixServer:
         classifiers = self._classifiers  # this table is never changed, only replaced
         scores: dict[int, Tensor] = {}
         cut: dict[int, bool] = {}
+        refused: set[int] = set()
         mixed: dict[int, Prompt] = {}
         for name, own in _by_task(classifiers, requests).items():
             classifier = classifiers[name]
@@ -159,10 +161,12 @@ class PrefixServer:
                     i: (classifier.model, row) for i, row in zip(own, encoded.rows, strict=True)
                 }
             else:
-                scores |= zip(own, classifier.logits(list(own.values()), batch_size), strict=True)
+                decisions = classifier.decide(list(own.values()), batch_size)
+                scores |= zip(own, decisions.logits, strict=True)
+                refused |= {i for i, no in zip(own, decisions.abstained, strict=True) if no}
         scores |= zip(mixed, mixed_scores(list(mixed.values()), batch_size), strict=True)
         return [
-            _Answer(classifiers[name].task.labels, scores[place], cut[place])
+            _Answer(classifiers[name].task.labels, scores[place], cut[place], place in refused)
             for place, (name, _) in enumerate(requests)
         ]
 
@@ -174,11 +178,13 @@ class _Answer:
     labels: tuple[str, ...]
     scores: Tensor
     truncated: bool
+    abstained: bool
 
     @property
     def prediction(self) -> Prediction:
         probabilities = dict(zip(self.labels, self.scores.softmax(-1).tolist(), strict=True))
-        return Prediction(self.labels[int(self.scores.argmax())], probabilities, self.truncated)
+        label = self.labels[int(self.scores.argmax())]
+        return Prediction(label, probabilities, self.truncated, self.abstained)
 
 
 def _by_task(

@@ -8,6 +8,7 @@ from robust_prefix.cli import (
     attack,
     benchmark,
     certify,
+    defend,
     demo,
     detect,
     ensemble,
@@ -41,6 +42,7 @@ app.command("attack")(attack.attack)
 app.command("benchmark")(benchmark.benchmark)
 app.command("certify")(certify.certify_run)
 app.command("detect")(detect.detect)
+app.command("defend")(defend.defend)
 app.command("report")(report.report)
 app.command("list")(listing.list_names)
 

@@ -21,7 +21,7 @@ from robust_prefix.cli.common import (
     command,
 )
 from robust_prefix.cli.encoder import find_encoder
-from robust_prefix.cli.output import show_summary
+from robust_prefix.cli.output import show_contributions, show_summary
 
 
 @command
@@ -46,6 +46,13 @@ def attack(
     control_seeds: Annotated[
         int, typer.Option(min=0, help="Equal-norm controls beside a dynamic defence.")
     ] = 1,
+    leave_one_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-out",
+            help="Attack the composition without each of its parts, too, and tell what each adds.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Where results go; named after the settings by default.")
     ] = None,
@@ -59,7 +66,8 @@ def attack(
     from attacks import build_attack
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.data import load_split
-    from robust_prefix.evaluation.bench import run_attack
+    from robust_prefix.evaluation.ablation import without_each
+    from robust_prefix.evaluation.bench import Bench, run_bench
     from robust_prefix.evaluation.protocols import RecordedAttack
     from robust_prefix.runs import Run
 
@@ -75,17 +83,20 @@ def attack(
     if out is None:
         what = built.spec if recorded else built.name
         name = f"{task.name}-{what}-{tested.spec}-{protocol}-{num_examples}-seed{seed}"
+        name += "-leave-one-out" if leave_one_out else ""
         out = Path("results") / re.sub(r"[^\w.=-]+", "-", name)
-    summary = run_attack(
+    left = without_each(tested.spec, classifier.build_defense) if leave_one_out else []
+    bench = Bench.prepare(
         classifier,
         built,
         rows,
-        defense=tested,
-        protocol=protocol,
+        defenses=[tested, *(each.defense for each in left if each.defense is not None)],
+        protocols=[protocol],
         num_examples=num_examples,
         control_seeds=control_seeds,
         seed=seed,
-        out=out,
-        encoder=find_encoder(data_dir),
     )
-    show_summary(summary, out, json)
+    results = run_bench(bench, out, encoder=find_encoder(data_dir))
+    if leave_one_out:
+        show_contributions(results, tested.spec, left, out, json)
+    show_summary(results.summary, out, json)

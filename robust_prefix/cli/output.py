@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from robust_prefix.evaluation.ablation import Remainder
     from robust_prefix.evaluation.compare import Comparison
     from robust_prefix.evaluation.results import Results
     from robust_prefix.evaluation.summary import Summary
@@ -31,6 +32,22 @@ def show_summary(summary: Summary, folder: Path, as_json: bool) -> None:
     print(f"report: {folder / 'report.html'}", file=sys.stderr)
     if as_json:
         print_json(summary.headline)
+
+
+def show_contributions(
+    results: Results, full: str, left: Sequence[Remainder], folder: Path, as_json: bool
+) -> None:
+    """The table of what each part of a composition adds, and the same as ``leave-one-out.json``."""
+    from robust_prefix.evaluation.ablation import contributions, contributions_table
+    from robust_prefix.files import write_json
+
+    found = contributions(results, full, left)
+    path = folder / "leave-one-out.json"
+    manifest = results.manifest
+    about = {"defense": full, "attack": manifest.attack, "protocol": manifest.protocol}
+    write_json(path, {**about, "n": manifest.n, "parts": [each.to_dict() for each in found]})
+    Console(stderr=as_json).print(contributions_table(results, full, found))
+    print(f"leave-one-out: {path}", file=sys.stderr)
 
 
 def show_results(

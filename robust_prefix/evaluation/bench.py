@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from robust_prefix.backbones import Backbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import load_split
 from robust_prefix.defenses import (
@@ -33,6 +34,7 @@ from robust_prefix.evaluation.quality import (
     unmeasured,
 )
 from robust_prefix.evaluation.records import RECORDED, Manifest, Setting
+from robust_prefix.evaluation.results import Results
 from robust_prefix.evaluation.runner import Progress, evaluate
 from robust_prefix.evaluation.store import RecordStore
 from robust_prefix.evaluation.summary import Summary
@@ -110,6 +112,7 @@ class Bench:
         attack: what searches for adversaries.
         examples: what is attacked.
         rows: the split they were drawn from.
+        backbone: the frozen model.
     """
 
     task: Task
@@ -118,6 +121,7 @@ class Bench:
     attack: Attack
     examples: tuple[Example, ...]
     rows: Dataset
+    backbone: Backbone
 
     @classmethod
     def prepare(
@@ -197,7 +201,7 @@ class Bench:
             )
             for spec, role in manifest.systems.items()
         )
-        return cls(task, manifest, systems, attack, tuple(examples), rows)
+        return cls(task, manifest, systems, attack, tuple(examples), rows, backbone)
 
     def training(self) -> list[Example]:
         """All training examples of the task, in a seeded order, for an attack that needs some.
@@ -295,6 +299,25 @@ def run_attack(
         seed=seed,
         control_seeds=control_seeds,
     )
+    return run_bench(bench, out, encoder=encoder).summary
+
+
+def run_bench(
+    bench: Bench,
+    out: str | Path,
+    *,
+    encoder: Callable[[], Encoder] | None = None,
+    check: bool = True,
+) -> Results:
+    """Run one cell, or what is left of it, as :func:`run_attack` does.
+
+    Args:
+        check: whether every system is checked first, see ``checks.probe``.
+
+    Raises:
+        ConfigError: ``out`` holds another run.
+        StorageError: ``out`` cannot be written, or another process writes there.
+    """
     with RecordStore(Path(out) / DATABASE, bench.manifest) as store:
         done = len(store)
         with progress("attack", bench.manifest.total, done) as advance:
@@ -305,7 +328,7 @@ def run_attack(
 
             evaluate(
                 bench.systems,
-                attack,
+                bench.attack,
                 bench.examples,
                 store,
                 bench.manifest,
@@ -313,9 +336,10 @@ def run_attack(
                 others=bench.others,
                 on_progress=show,
                 on_check=lambda system: advance(done, f"checking {system.role}"),
+                check=check,
             )
-        _measure(store, as_language_model(classifier.model.backbone.frozen), encoder)
-        return write_results(store, out)[0].summary
+        _measure(store, as_language_model(bench.backbone.frozen), encoder)
+        return write_results(store, out)[0]
 
 
 def _measure(

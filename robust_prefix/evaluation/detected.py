@@ -189,18 +189,18 @@ def detection_tables(clean: Sequence[Clean], against: Sequence[Detection]) -> Re
     for at in clean[0].coverage if clean else ():
         shown.add_column(f"right of\n{percent(at.coverage)}", justify="right", no_wrap=True)
     for each in clean:
-        refused = [_share(each.rates.get(rate)) for rate in rates]
-        shown.add_row(each.score, *refused, *(percent(at.accuracy.value) for at in each.coverage))
+        refused = [_share(entry.rates.get(rate)) for rate in rates]
+        shown.add_row(entry.score, *refused, *(percent(at.accuracy.value) for at in entry.coverage))
     parts: list[RenderableType] = [shown]
     for adversaries in dict.fromkeys(map(_place, against)):
         found = [each for each in against if _place(each) == adversaries]
         table = _table(
             f"{found[0].n} adversaries", "AUROC", *(f"found\nat {percent(rate)}" for rate in rates)
         )
-        for each in found:
-            area = "-" if each.auroc.value is None else f"{each.auroc.value:.3f}"
-            told = f"{area} ({each.auroc.low:.3f} to {each.auroc.high:.3f})"
-            table.add_row(each.score, told, *(_share(each.rates.get(rate)) for rate in rates))
+        for entry in found:
+            area = "-" if entry.auroc.value is None else f"{entry.auroc.value:.3f}"
+            told = f"{area} ({entry.auroc.low:.3f} to {entry.auroc.high:.3f})"
+            table.add_row(entry.score, told, *(_share(entry.rates.get(rate)) for rate in rates))
         attack, defense = adversaries
         knows = found[0].adversaries.knowing
         about = "undefended" if defense == UNDEFENDED else short_name(defense)

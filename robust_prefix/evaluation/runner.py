@@ -52,6 +52,7 @@ def evaluate(
     others: Callable[[], Sequence[Example]] = tuple,
     on_progress: Callable[[Progress], None] | None = None,
     on_check: Callable[[System], None] = lambda system: None,
+    check: bool = True,
 ) -> None:
     """Fill ``store`` with the records of one cell.
 
@@ -72,6 +73,7 @@ def evaluate(
         others: gives examples that are not attacked, for the checks to compare with.
         on_progress: called after each new record.
         on_check: called before a system is checked, or an attack fitted to it, which takes a while.
+        check: whether systems are checked, see ``checks.probe``.
 
     Raises:
         ConfigError: the arguments contradict each other or the manifest.
@@ -83,7 +85,7 @@ def evaluate(
     outside = functools.cache(others)
     for system in systems:
         key = manifest.probe_key(system.defense)
-        if system.role != "control" and store.find("probe", key) is None:
+        if check and system.role != "control" and store.find("probe", key) is None:
             on_check(system)
             store.put("probe", key, probe(system, examples, outside(), manifest))
         if isinstance(attack, UniversalAttack) and "direct" in manifest.rows_of(system.role):
