@@ -189,8 +189,8 @@ def detection_tables(clean: Sequence[Clean], against: Sequence[Detection]) -> Re
     for at in clean[0].coverage if clean else ():
         shown.add_column(f"right of\n{percent(at.coverage)}", justify="right", no_wrap=True)
     for each in clean:
-        refused = [_share(entry.rates.get(rate)) for rate in rates]
-        shown.add_row(entry.score, *refused, *(percent(at.accuracy.value) for at in entry.coverage))
+        refused = [_share(each.rates.get(rate)) for rate in rates]
+        shown.add_row(each.score, *refused, *(percent(at.accuracy.value) for at in each.coverage))
     parts: list[RenderableType] = [shown]
     for adversaries in dict.fromkeys(map(_place, against)):
         found = [each for each in against if _place(each) == adversaries]
