@@ -23,7 +23,7 @@ FLOORS = (
     {"backbones"},
     {"prefixes"},
     {"subspaces", "synonyms", "masks", "certificates", "objectives"},
-    {"training", "search", "lengths", "activations", "fitting", "detection"},
+    {"trainer", "training", "search", "lengths", "activations", "fitting", "detection"},
     {"defenses", "runs"},
     {"classifier", "certification", "ensembling"},
     {"serving"},
