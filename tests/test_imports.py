@@ -26,7 +26,7 @@ FLOORS = (
     {"trainer", "training", "search", "lengths", "activations", "fitting", "detection"},
     {"defenses", "runs"},
     {"classifier", "certification", "ensembling"},
-    {"serving"},
+    {"serving", "generation"},
     {"evaluation"},
     {"zoo"},
     {"__init__"},  # the facade: `from robust_prefix import PrefixClassifier`
