@@ -31,7 +31,7 @@ class Bleu:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.score:.1f} (n={self.n}, {self.signature})"
+        return f"{self.score:.1f} (n={self.n})"
 
 
 def can_measure() -> bool:
