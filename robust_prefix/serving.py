@@ -36,7 +36,7 @@ class PrefixServer:
     def __init__(
         self, backbone: Backbone, classifiers: Mapping[str, PrefixClassifier] | None = None
     ) -> None:
-        self.backbone = backbone
+        self.backbone = backbone.frozen
         self._classifiers: dict[str, PrefixClassifier] = {}
         for name, classifier in (classifiers or {}).items():
             self.add(classifier, name)
@@ -61,7 +61,7 @@ class PrefixServer:
                 f"expected a new name for a task to serve, got {name!r}, which is served; "
                 "remove it first, or add this one under another name"
             )
-        if classifier.model.backbone is not self.backbone:
+        if classifier.model.backbone.frozen is not self.backbone:
             raise ConfigError(
                 f"expected a classifier on the loaded {self.backbone.name} of this server, got "
                 f"{name!r} on another; load it with backbone=server.backbone"
@@ -88,13 +88,14 @@ class PrefixServer:
         return [answer.scores for answer in self._answers(requests, batch_size)]
 
     def classify(self, requests: Sequence[Request], batch_size: int = 32) -> list[Prediction]:
-        """Each request's class name with probabilities, and whether its text had to be cut."""
+        """Each request's class name with probabilities, whether its text had to be cut, and whether
+        its task's defence refuses to answer."""
         return [answer.prediction for answer in self._answers(requests, batch_size)]
 
     def predict(self, requests: Sequence[Request], batch_size: int = 32) -> list[str | None]:
-        """The class name of each request; None where its run's defence abstains."""
-        found = self.classify(requests, batch_size)
-        return [None if answer.abstained else answer.label for answer in found]
+        """The class name of each request; None where its task's defence abstains."""
+        answers = self.classify(requests, batch_size)
+        return [None if answer.abstained else answer.label for answer in answers]
 
     @classmethod
     def from_pretrained(
@@ -150,23 +151,27 @@ class PrefixServer:
         classifiers = self._classifiers  # this table is never changed, only replaced
         scores: dict[int, Tensor] = {}
         cut: dict[int, bool] = {}
-        refused: set[int] = set()
+        abstained: dict[int, bool] = {}
         mixed: dict[int, Prompt] = {}
         for name, own in _by_task(classifiers, requests).items():
-            classifier = classifiers[name]
-            encoded = classifier.model.prompter.encode(list(own.values()))
+            classifier, texts = classifiers[name], list(own.values())
+            encoded = classifier.model.prompter.encode(texts)
             cut |= zip(own, encoded.truncated, strict=True)
             if isinstance(classifier.defense, NoDefense):
-                mixed |= {
-                    i: (classifier.model, row) for i, row in zip(own, encoded.rows, strict=True)
-                }
+                prompts = [(classifier.model, row) for row in encoded.rows]
+                mixed |= zip(own, prompts, strict=True)
             else:
-                decisions = classifier.decide(list(own.values()), batch_size)
+                decisions = classifier.decide(texts, batch_size)
                 scores |= zip(own, decisions.logits, strict=True)
-                refused |= {i for i, no in zip(own, decisions.abstained, strict=True) if no}
+                abstained |= zip(own, decisions.abstained.tolist(), strict=True)
         scores |= zip(mixed, mixed_scores(list(mixed.values()), batch_size), strict=True)
         return [
-            _Answer(classifiers[name].task.labels, scores[place], cut[place], place in refused)
+            _Answer(
+                classifiers[name].task.labels,
+                scores[place],
+                cut[place],
+                abstained.get(place, False),
+            )
             for place, (name, _) in enumerate(requests)
         ]
 

@@ -23,10 +23,10 @@ FLOORS = (
     {"backbones"},
     {"prefixes"},
     {"subspaces", "synonyms", "masks", "certificates", "objectives"},
-    {"training", "search", "lengths", "activations", "fitting", "detection"},
+    {"trainer", "training", "search", "lengths", "activations", "fitting", "detection"},
     {"defenses", "runs"},
     {"classifier", "certification", "ensembling"},
-    {"serving"},
+    {"serving", "generation"},
     {"evaluation"},
     {"zoo"},
     {"__init__"},  # the facade: `from robust_prefix import PrefixClassifier`

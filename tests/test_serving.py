@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from robust_prefix.backbones import Backbone, CausalBackbone, load_backbone
+from robust_prefix.backbones import Adapters, Backbone, CausalBackbone, load_backbone
 from robust_prefix.classifier import PrefixClassifier, Text
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import Normalize, RobustPrefix, build_defense
 from robust_prefix.detection import Detectors
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
-from robust_prefix.prefixes import Prefix
+from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.serving import PrefixServer, Request
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import TASKS, Task
@@ -155,7 +155,7 @@ def test_prefixes_at_some_layers_only(
         check_as_alone(server)
 
 
-def test_heads_kernels_and_virtual_tokens_keep_to_their_task(
+def test_heads_kernels_adapters_and_virtual_tokens_keep_to_their_task(
     backbone: CausalBackbone, task: Task
 ) -> None:
     """Whatever a method learned beside keys and values is used for its own texts alone."""
@@ -174,7 +174,12 @@ def test_heads_kernels_and_virtual_tokens_keep_to_their_task(
     server.add(PrefixClassifier(backbone, reviews, convolved), "convolved")
     server.add(PrefixClassifier(backbone, pairs, headed), "headed")
     server.add(PrefixClassifier(backbone, inside, soft), "inside")
+    down, up = random(2, 4, hidden + 1), random(2, hidden, 5)
+    adapters = Adapters(down, up, ((0, "attention"), (1, "feed-forward")))
+    adapted = dataclasses.replace(random_prefix(backbone, 2, 6), adapters=adapters)
+    server.add(PrefixClassifier(backbone, reviews, adapted), "adapted")
     more: list[Request] = [
+        *(("adapted", text) for text in REVIEWS),
         *(("convolved", text) for text in REVIEWS),
         *(("headed", text) for text in PAIRS),
         *(("inside", text) for text in REVIEWS),
@@ -210,6 +215,18 @@ def test_a_defended_task_is_answered_by_its_defence(
     assert (undefended - defended).abs().max() > 1e-2
     assert (undefended - normalized).abs().max() > 1e-2
     assert tuned.cost.backward > 0
+
+
+def test_a_refusal_is_handed_on(model: PrefixModel, detectors: Detectors, task: Task) -> None:
+    short = dataclasses.replace(task, max_tokens=64)
+    plain = PrefixClassifier(model.backbone, short, model.prefix, detectors=detectors)
+    refusing = plain.with_defense(plain.build_defense("detect(fpr=0.4)"))
+    server = PrefixServer(model.backbone, {"plain": plain, "refusing": refusing})
+    texts = [text for (text,) in rows_as_fields(task, load_split(task, "dev"))]
+    found = server.predict([(name, text) for text in texts for name in ("plain", "refusing")])
+    assert None not in found[::2]
+    assert found[1::2] == refusing.predict(texts)
+    assert 0 < found[1::2].count(None) < len(texts)
 
 
 def test_tasks_come_and_go(backbone: CausalBackbone, task: Task) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 import torch
 
-from robust_prefix import training
+from robust_prefix import trainer
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
@@ -99,7 +99,7 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
         yield advance
 
-    monkeypatch.setattr(training, "progress", deadly)
+    monkeypatch.setattr(trainer, "progress", deadly)
 
 
 @pytest.mark.parametrize(

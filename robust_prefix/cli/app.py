@@ -15,11 +15,13 @@ from robust_prefix.cli import (
     fit_detectors,
     fit_subspaces,
     fit_synonyms,
+    generate,
     listing,
     peft,
     predict,
     report,
     train,
+    train_generation,
 )
 
 app = typer.Typer(
@@ -38,6 +40,8 @@ app.command("import-peft")(peft.import_peft)
 app.command("export-peft")(peft.export_peft)
 app.command("ensemble")(ensemble.ensemble)
 app.command("predict")(predict.predict)
+app.command("train-generation")(train_generation.train_generation)
+app.command("generate")(generate.generate)
 app.command("attack")(attack.attack)
 app.command("benchmark")(benchmark.benchmark)
 app.command("certify")(certify.certify_run)

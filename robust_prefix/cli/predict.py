@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +19,7 @@ from robust_prefix.cli.common import (
     command,
 )
 from robust_prefix.cli.output import print_json
+from robust_prefix.cli.stdin import read_lines
 from robust_prefix.errors import InputError
 
 
@@ -41,7 +41,7 @@ def predict(
     """
     from robust_prefix.serving import PrefixServer
 
-    lines = _read_lines()
+    lines = read_lines()
     server = PrefixServer.from_pretrained(
         runs, defense, device=device.value, dtype=dtype.value, data_dir=data_dir
     )
@@ -55,23 +55,6 @@ def predict(
     texts = [_columns(line, number) if several else line for number, line in enumerate(lines)]
     for text, answer in zip(lines, classifier.classify(texts), strict=True):
         print_json({"text": text, **dataclasses.asdict(answer)})
-
-
-def _read_lines() -> list[str]:
-    """The lines of stdin; only a line feed ends one, for a text may hold any other separator."""
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"expected UTF-8 text on stdin, got byte {error.object[error.start]:#x} "
-            f"at {error.start}"
-        ) from None
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    if lines[-1] == "":
-        lines.pop()
-    if not lines:
-        raise InputError("expected at least one line of text on stdin, got nothing")
-    return lines
 
 
 def _columns(line: str, number: int) -> list[str]:

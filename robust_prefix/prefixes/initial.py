@@ -30,11 +30,20 @@ def initial_tokens(
     """
     if init == "text":
         template = task.render(("",) * len(task.columns)).replace(VIRTUAL, "")
-        text = text or template + "".join(task.label_words)
-        [once], [again] = backbone.tokenize([text]), backbone.encode([f" {text}"])
-        return [*once, *again * -(-length // len(again))][:length]
+        return text_tokens(backbone, text or template + "".join(task.label_words), length)
     words = [backbone.word_token(word) for word in task.label_words] if init == "labels" else []
-    return [*words, *_drawn(frequent_tokens(backbone), length - len(words))][:length]
+    return [*words, *frequent_draw(backbone, length - len(words))][:length]
+
+
+def text_tokens(backbone: Backbone, text: str, length: int) -> list[int]:
+    """``length`` tokens of ``text``, over and over where it is too short."""
+    [once], [again] = backbone.tokenize([text]), backbone.encode([f" {text}"])
+    return [*once, *again * -(-length // len(again))][:length]
+
+
+def frequent_draw(backbone: Backbone, count: int) -> list[int]:
+    """``count`` of the frequent entries at random, each once before any comes twice."""
+    return _drawn(frequent_tokens(backbone), count)
 
 
 def frequent_tokens(backbone: Backbone) -> list[int]:

@@ -23,7 +23,7 @@ Prompt = tuple[PrefixModel, tuple[int, ...]]
 
 @torch.no_grad()
 def mixed_scores(prompts: Sequence[Prompt], batch_size: int = 32) -> list[Tensor]:
-    """Scores of undefended classifiers that share one backbone.
+    """Scores of undefended classifiers, those on one backbone in common batches.
 
     Args:
         batch_size: as in ``plain_scores``.
@@ -48,8 +48,9 @@ def _groups(prompts: Iterable[Prompt]) -> list[list[Prompt]]:
     groups: dict[object, list[Prompt]] = {}
     for prompt in prompts:
         model = prompt[0]
-        length = None if model.backbone.causal else model.prefix.length
-        groups.setdefault((model.learned.layers, length), []).append(prompt)
+        backbone = model.backbone
+        length = None if backbone.causal else model.prefix.length
+        groups.setdefault((backbone, model.learned.layers, length), []).append(prompt)
     return list(groups.values())
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_prefix import training
+from robust_prefix import trainer
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import MethodConfig, PrefixTuningConfig, SubspaceConfig, TrainingConfig
@@ -152,7 +152,7 @@ def test_a_killed_training_ends_in_the_same(
         return train_prefix(backbone, task, prefix=config, training=SHORT, seed=3, out=tmp_path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "progress", deadly)
+        patch.setattr(trainer, "progress", deadly)
         with pytest.raises(Killed):
             train()
     assert (tmp_path / "checkpoints" / "checkpoint-2").is_dir()
