@@ -94,7 +94,7 @@ def test_the_whole_path(cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Pat
         answers[defense] = [json.loads(line) for line in said.stdout.splitlines()]
         assert [answer["text"] for answer in answers[defense]] == texts
         for answer in answers[defense]:
-            assert set(answer) == {"text", "label", "probabilities", "truncated"}
+            assert set(answer) == {"text", "label", "probabilities", "truncated", "abstained"}
             assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
             assert sum(answer["probabilities"].values()) == pytest.approx(1)
             assert answer["truncated"] is False
