@@ -175,7 +175,7 @@ KILL_AFTER_RECORDS = """
 import os, signal
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.evaluation.store import RecordStore
-left, add, logits = {number}, RecordStore.add, PrefixClassifier.logits
+left, add, decide = {number}, RecordStore.add, PrefixClassifier.decide
 def counted(self, record):
     global left
     left -= 1
@@ -183,8 +183,8 @@ def counted(self, record):
 def fatal(self, texts, batch_size=32):
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return logits(self, texts, batch_size)
-RecordStore.add, PrefixClassifier.logits = counted, fatal
+    return decide(self, texts, batch_size)
+RecordStore.add, PrefixClassifier.decide = counted, fatal
 from robust_prefix.cli import main
 main()
 """
@@ -345,7 +345,7 @@ def test_every_command_has_help_and_the_common_options(cli: Cli) -> None:
     assert names == {
         *("demo", "train", "fit-subspaces", "fit-synonyms", "predict", "attack", "benchmark"),
         *("certify", "ensemble", "import-peft", "export-peft", "report", "list"),
-        *("fit-detectors", "train-generation", "generate"),
+        *("fit-detectors", "detect", "defend", "train-generation", "generate"),
     }
     for name in ("demo", "train", "fit-subspaces", "predict", "attack", "benchmark", "certify"):
         shown = cli(name, "--help")
