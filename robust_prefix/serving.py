@@ -22,7 +22,8 @@ Request = tuple[str, Text]
 class PrefixServer:
     """A frozen model in memory once, and a prefix, template and label words for each task.
 
-    Undefended tasks are answered in mixed batches; each defended one by its own defence, apart from
+    Undefended tasks are answered in mixed batches, but for those whose method changes the model,
+    which are answered apart; each defended one by its own defence, apart from
     the others, for a defence sees its own texts alone.
 
     Args:
@@ -36,7 +37,7 @@ class PrefixServer:
     def __init__(
         self, backbone: Backbone, classifiers: Mapping[str, PrefixClassifier] | None = None
     ) -> None:
-        self.backbone = backbone
+        self.backbone = backbone.frozen
         self._classifiers: dict[str, PrefixClassifier] = {}
         for name, classifier in (classifiers or {}).items():
             self.add(classifier, name)
@@ -61,7 +62,7 @@ class PrefixServer:
                 f"expected a new name for a task to serve, got {name!r}, which is served; "
                 "remove it first, or add this one under another name"
             )
-        if classifier.model.backbone is not self.backbone:
+        if classifier.model.backbone.frozen is not self.backbone:
             raise ConfigError(
                 f"expected a classifier on the loaded {self.backbone.name} of this server, got "
                 f"{name!r} on another; load it with backbone=server.backbone"
