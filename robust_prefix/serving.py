@@ -22,7 +22,8 @@ Request = tuple[str, Text]
 class PrefixServer:
     """A frozen model in memory once, and a prefix, template and label words for each task.
 
-    Undefended tasks are answered in mixed batches; each defended one by its own defence, apart from
+    Undefended tasks are answered in mixed batches, but for those whose method changes the model,
+    which are answered apart; each defended one by its own defence, apart from
     the others, for a defence sees its own texts alone.
 
     Args:

@@ -15,7 +15,7 @@ from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import Normalize, RobustPrefix, build_defense
 from robust_prefix.detection import Detectors
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
-from robust_prefix.prefixes import Prefix, PrefixModel
+from robust_prefix.prefixes import Prefix, PrefixModel, build_method
 from robust_prefix.serving import PrefixServer, Request
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import TASKS, Task
@@ -103,6 +103,31 @@ def test_mixed_answers_are_those_of_each_alone(
     check_as_alone(server)
     first, second = server.logits([("reviews", REVIEWS[0]), ("reviews", REVIEWS[1])])
     assert (first - second).abs().max() > 1e-2, "the texts do not matter to this model"
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_methods_that_change_the_model_are_answered_apart(
+    tokenizer: PreTrainedTokenizerFast, task: Task, kind: str
+) -> None:
+    """Two sets of adapters and a prefix, each with its own model, and the frozen one untouched."""
+    backbone = any_family(kind, tokenizer)
+    server = server_of(backbone, task, (4, 4))
+    before = server.logits(REQUESTS)
+    reviews, _ = tasks_for(backbone, task)
+    adapted: list[Request] = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        learned = build_method("adapters(width=4)").trainable(backbone, reviews)(backbone)
+        assert learned.adapters is not None
+        adapters = learned.adapters.changed(torch.randn_like)
+        changed = Prefix.of(dataclasses.replace(learned, adapters=adapters), backbone, {})
+        server.add(PrefixClassifier(backbone, reviews, changed), f"adapted {seed}")
+        adapted += [(f"adapted {seed}", text) for text in REVIEWS]
+    check_as_alone(server, [*adapted, *REQUESTS])
+    one, two = (torch.stack(server.logits(adapted[i : i + 4])) for i in (0, 4))
+    assert (one - two).abs().max() > 1e-2
+    for scores, expected in zip(server.logits(REQUESTS), before, strict=True):
+        assert torch.equal(scores, expected)
 
 
 def test_one_batch_has_all_tasks_in_it(

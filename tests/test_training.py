@@ -19,7 +19,7 @@ from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import NoDefense
 from robust_prefix.errors import ConfigError
 from robust_prefix.objectives import PrefixObjective
-from robust_prefix.prefixes import PrefixModel
+from robust_prefix.prefixes import PrefixModel, build_method
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prefix_tuning import MLPPrefix, build_parameters, initial_prefix
 from robust_prefix.tasks import Task
@@ -195,6 +195,26 @@ def test_the_curve_and_the_settings_are_saved(
     accuracies = [row["dev_accuracy"] for row in saved["history"] if "dev_accuracy" in row]
     assert len(losses) >= 4
     assert prefix.config["dev_accuracy"] == max(accuracies)
+
+
+@pytest.mark.parametrize(
+    ("spec", "rate"),
+    [("prefix-tuning", 5e-3), ("prompt-tuning", 3e-2), ("p-tuning(encoder_width=4)", 1e-3)],
+)
+def test_a_method_has_its_own_learning_rate(
+    backbone: CausalBackbone, task: Task, tmp_path: Path, spec: str, rate: float
+) -> None:
+    """Written out in the settings: a run that was made when 5e-3 was that of all still counts."""
+    config = build_method(spec).config
+    short = TrainingConfig(epochs=0.5, batch_size=16)
+    prefix = train_prefix(backbone, task, prefix=config, training=short, out=tmp_path)
+    assert prefix.config["training"]["learning_rate"] == rate
+    named = dataclasses.replace(short, learning_rate=rate)
+    again = train_prefix(backbone, task, prefix=config, training=named)
+    assert again.fingerprint == prefix.fingerprint
+    before = (tmp_path / "prefix.safetensors").stat().st_mtime_ns
+    train_prefix(backbone, task, prefix=config, training=named, out=tmp_path)
+    assert (tmp_path / "prefix.safetensors").stat().st_mtime_ns == before
 
 
 def test_training_stops_early(backbone: CausalBackbone, task: Task, tmp_path: Path) -> None:

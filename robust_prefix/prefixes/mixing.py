@@ -42,15 +42,15 @@ def mixed_scores(prompts: Sequence[Prompt], batch_size: int = 32) -> list[Tensor
 def _groups(prompts: Iterable[Prompt]) -> list[list[Prompt]]:
     """What can go through the layers together.
 
-    Rows of one batch have a prefix in the same layers; of several lengths only under causal
-    attention, where each row may see as much of the padded prefix as is its own.
+    Rows of one batch run through the same model and have a prefix in the same layers; of several
+    lengths only under causal attention, where each row may see as much of the padded prefix as is
+    its own.
     """
     groups: dict[object, list[Prompt]] = {}
     for prompt in prompts:
         model = prompt[0]
-        backbone = model.backbone
-        length = None if backbone.causal else model.prefix.length
-        groups.setdefault((backbone, model.learned.layers, length), []).append(prompt)
+        length = None if model.backbone.causal else model.prefix.length
+        groups.setdefault((model.backbone, model.learned.layers, length), []).append(prompt)
     return list(groups.values())
 
 

@@ -79,6 +79,35 @@ def test_an_encoder_is_trained_with_a_head_and_defended(
 
 
 @pytest.mark.parametrize(
+    ("spec", "count", "rate"),
+    [
+        pytest.param("adapters(width=3, layers=1)", 2 * (2 * 3 * 32 + 3 + 32), 1e-3, id="adapters"),
+        pytest.param("fine-tuning(layers=1)", 9280, 2e-5, id="fine-tuning"),
+    ],
+)
+def test_a_method_that_changes_the_model(
+    cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path, spec: str, count: int, rate: float
+) -> None:
+    data = ("--data-dir", data_dir, *FLOAT32)
+    common = ("--model", model_dir, *data, "--epochs", 0.5)
+    run = tmp_path / "run"
+    trained = cli("train", "--out", run, *common, "--method", spec)
+    assert trained.exit_code == 0, trained.stderr
+    assert f"{count:,} trained parameters" in " ".join(trained.stderr.split())
+    assert Run.load(run).prefix.config["training"]["learning_rate"] == rate
+    gone_on = cli("train", "--out", tmp_path / "on", *common, "--start", run)
+    assert gone_on.exit_code == 0, gone_on.stderr
+    assert Run.load(tmp_path / "on").prefix.parameters == count
+    fitted = cli("fit-subspaces", run, *data)
+    assert fitted.exit_code == 0, fitted.stderr
+    attack = ("--attack", "deepwordbug", "--num-examples", 2, "--protocol", "worst", "--json")
+    asked = ("--defense", "robust-prefix(steps=2)", "--out", tmp_path / "results")
+    attacked = cli("attack", run, *attack, *asked, *data)
+    assert attacked.exit_code == 0, attacked.stderr
+    assert json.loads(attacked.stdout.splitlines()[-1])["n"] == 2
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         pytest.param(("--method", "prompt"), "a known method", id="unknown"),
@@ -144,3 +173,6 @@ def test_methods_are_listed(cli: Cli) -> None:
     assert all(row["learns"] and row["parameters"] and row["paper"] for row in rows)
     table = cli("list", "methods").stdout
     assert all(name in table for name in METHODS)
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["fine-tuning"]["learning rate"] == "2e-05"
+    assert by_name["adapters"]["settings"] == "width, places, activation, layers, answer"

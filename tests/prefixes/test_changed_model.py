@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from robust_prefix.artifacts import load_tensors, save_tensors
 from robust_prefix.backbones import Backbone, CausalBackbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import SubspaceConfig, TrainingConfig
+from robust_prefix.data import load_split
 from robust_prefix.defenses import (
     Ensemble,
     MaskedVote,
@@ -24,6 +26,10 @@ from robust_prefix.defenses import (
     build_defense,
 )
 from robust_prefix.errors import ArtifactError, ConfigError
+from robust_prefix.evaluation.bench import DATABASE, run_attack
+from robust_prefix.evaluation.protocols import Attempt
+from robust_prefix.evaluation.quality import pair_key, read_qualities
+from robust_prefix.evaluation.store import RecordStore
 from robust_prefix.fitting import fit_subspaces
 from robust_prefix.objectives import PrefixObjective, build_adversary
 from robust_prefix.prefixes import Prefix, PrefixModel, build_method
@@ -33,6 +39,7 @@ from robust_prefix.tasks import Task
 from robust_prefix.training import train_prefix
 
 from ..conftest import tiny_backbone
+from ..evaluation.evaluation_fakes import FunctionAttack
 from ..families import tiny_encoder, tiny_seq2seq
 
 TEXTS = ["the film is good and warm", "the plot is dull", "a story"]
@@ -257,6 +264,36 @@ def test_another_defence_shares_the_model(
     assert classifier.defense.name == "none"
     with classifier.remembering():
         assert other.model.beginnings is None
+
+
+def test_the_frozen_model_judges_how_fluent_adversaries_are(
+    backbone: CausalBackbone, task: Task, tmp_path: Path
+) -> None:
+    """A tuned model would have a fluency of its own, stored under the frozen one's name."""
+    classifier = PrefixClassifier(backbone, task, trained(backbone, task, "fine-tuning"))
+    attack = FunctionAttack(lambda fields: Attempt((f"{fields[0]} or",), 1))
+    run_attack(
+        classifier,
+        attack,
+        load_split(task, "test"),
+        defense=classifier.defense,
+        protocol="direct",
+        num_examples=8,
+        seed=0,
+        out=tmp_path,
+    )
+    with RecordStore(tmp_path / DATABASE) as store:
+        qualities = read_qualities(store)
+        judged = [r for r in store.records() if pair_key(r) in qualities]
+    assert judged
+    for record in judged:
+        [text] = record.original
+        [(total, _)] = backbone.log_likelihood([text])
+        expected = math.exp(-total / len(text.split()))
+        found = qualities[pair_key(record)].perplexity_original
+        assert found == pytest.approx(expected, rel=1e-3)
+        [(tuned, _)] = classifier.model.backbone.log_likelihood([text])
+        assert abs(tuned - total) > 1
 
 
 @pytest.mark.parametrize(
