@@ -38,8 +38,12 @@ METHODS = (
     "prefix-tuning(reparameterization=mlp)",
     "gated-prefix",
     "prompt-tuning(init=labels)",
-    "p-tuning",
+    "p-tuning(init=labels)",
     "conv-prompt",
+    "adapters",
+    "fine-tuning",
+    "autoprompt",
+    "manual-prompt",
 )
 TIMED_EXAMPLES = 64
 
