@@ -12,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from robust_prefix.detection import Detectors, Seen, see
-from robust_prefix.evaluation.formats import interval, percent
+from robust_prefix.evaluation.formats import percent
 from robust_prefix.evaluation.names import short_name
 from robust_prefix.evaluation.protocols import Example
 from robust_prefix.evaluation.records import UNDEFENDED, Record
 from robust_prefix.evaluation.roc import (
+    COVERAGES,
     Selective,
     area_under_risk,
     as_json,
@@ -31,6 +32,8 @@ from robust_prefix.tasks import Fields
 
 RATES = (0.01, 0.05)
 """False-positive rates that detection is told at."""
+
+_SHOWN = (1.0, 0.95, 0.9, 0.8, 0.5)
 
 
 @dataclass(frozen=True)
@@ -183,14 +186,17 @@ def detection_summary(clean: Sequence[Clean], against: Sequence[Detection]) -> d
 
 
 def detection_tables(clean: Sequence[Clean], against: Sequence[Detection]) -> RenderableType:
-    """Scores on clean text, then against each attack."""
+    """Scores on clean text, then against each attack; for a terminal of 80 columns, so that some
+    intervals and coverages are in ``detection_summary`` alone."""
     rates = sorted({rate for each in clean for rate in each.thresholds})
     shown = _table("clean text", *(f"refused\nat {percent(rate)}" for rate in rates))
-    for at in clean[0].coverage if clean else ():
-        shown.add_column(f"right of\n{percent(at.coverage)}", justify="right", no_wrap=True)
+    for coverage in _SHOWN:
+        shown.add_column(f"right\nof {coverage:.0%}", justify="right", no_wrap=True)
     for each in clean:
         refused = [_share(each.rates.get(rate)) for rate in rates]
-        shown.add_row(each.score, *refused, *(percent(at.accuracy.value) for at in each.coverage))
+        at = dict(zip(COVERAGES, each.coverage, strict=True))
+        answered = [percent(at[coverage].accuracy.value) for coverage in _SHOWN]
+        shown.add_row(each.score, *refused, *answered)
     parts: list[RenderableType] = [shown]
     for adversaries in dict.fromkeys(map(_place, against)):
         found = [each for each in against if _place(each) == adversaries]
@@ -199,8 +205,9 @@ def detection_tables(clean: Sequence[Clean], against: Sequence[Detection]) -> Re
         )
         for entry in found:
             area = "-" if entry.auroc.value is None else f"{entry.auroc.value:.3f}"
-            told = f"{area} ({entry.auroc.low:.3f} to {entry.auroc.high:.3f})"
-            table.add_row(entry.score, told, *(_share(entry.rates.get(rate)) for rate in rates))
+            told = f"{area} ({entry.auroc.low:.2f} to {entry.auroc.high:.2f})"
+            found_at = [_share(entry.rates.get(rate)) for rate in rates]
+            table.add_row(entry.score, told, *found_at)
         attack, defense = adversaries
         knows = found[0].adversaries.knowing
         about = "undefended" if defense == UNDEFENDED else short_name(defense)
@@ -215,13 +222,11 @@ def _place(detection: Detection) -> tuple[str, str]:
 
 def _table(first: str, *others: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(first, vertical="bottom")
+    table.add_column(first, vertical="bottom", no_wrap=True)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
     return table
 
 
 def _share(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "-"
-    return f"{percent(estimate.value)} ({interval(estimate)})"
+    return "-" if estimate is None else percent(estimate.value)

@@ -74,6 +74,8 @@ def test_detectors_are_held_against_attacks(
             assert each["detected"]["0.05"]["value"] == 0
     assert {each["defense"].split("(")[0] for each in summary["adversaries"]} <= {"none", "detect"}
     assert summary["adversaries"]
+    assert "knows of the score density" in said.stderr
+    assert "\u2026" not in said.stderr  # all of it fits a terminal of 80 columns
 
 
 @pytest.mark.parametrize(
