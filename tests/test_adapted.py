@@ -168,6 +168,18 @@ def test_views_stand_beside_each_other(backbone: Backbone) -> None:
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_forward_that_sits_on_a_module_itself(
+    build: Callable[[str], Backbone], backbone: Backbone
+) -> None:
+    """As what wrapped a module for a while leaves it behind."""
+    adapters = adapters_for(backbone, 1)
+    expected = scores(backbone.adapted({}, adapters), ROWS)
+    left = build("llama")
+    for layer in left.layers:  # type: ignore[attr-defined]
+        layer.forward = layer.forward
+    torch.testing.assert_close(scores(left.adapted({}, adapters), ROWS), expected)
+
+
 def test_a_view_of_a_view_is_one_of_the_frozen_model(backbone: Backbone) -> None:
     one, two = adapters_for(backbone, 1), adapters_for(backbone, 2)
     view = backbone.adapted({}, one)

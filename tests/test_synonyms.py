@@ -85,7 +85,7 @@ def test_order_in_a_composition_is_checked() -> None:
     built = build_defense("normalize+synonyms", synonyms=CLUSTERS)
     assert isinstance(built, Normalize)
     assert built.read(("a grewt movie",)) == ("a good film",)
-    with pytest.raises(ConfigError, match="characters are read before words"):
+    with pytest.raises(ConfigError, match="expected 'normalize' before 'synonyms'"):
         build_defense("synonyms+normalize", synonyms=CLUSTERS)
 
 

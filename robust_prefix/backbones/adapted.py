@@ -16,6 +16,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MethodType
 from typing import Any
 
 import torch
@@ -111,6 +112,11 @@ def _copied(module: nn.Module, copies: dict[nn.Module, nn.Module]) -> nn.Module:
             name: None if child is None else _copied(child, copies)
             for name, child in module._modules.items()
         }
+        own: Any = vars(found).get("forward")
+        if getattr(own, "__self__", None) is module:
+            # Put on the object itself, by whatever wrapped it for a while: it would run the
+            # original with what that one holds.
+            found.forward = MethodType(own.__func__, found)
     return copies[module]
 
 
