@@ -199,7 +199,7 @@ def test_the_curve_and_the_settings_are_saved(
 
 @pytest.mark.parametrize(
     ("spec", "rate"),
-    [("prefix-tuning", 5e-3), ("prompt-tuning", 3e-2), ("p-tuning(encoder_width=4)", 1e-3)],
+    [("prefix-tuning", 5e-3), ("prompt-tuning", 3e-2), ("p-tuning(encoder_width=4)", 3e-4)],
 )
 def test_a_method_has_its_own_learning_rate(
     backbone: CausalBackbone, task: Task, tmp_path: Path, spec: str, rate: float

@@ -75,7 +75,7 @@ class PTuning(Method[PTuningConfig]):
     learns = "embeddings of virtual tokens, through an LSTM or an MLP"
     formula = "hidden * length"
     config_type = PTuningConfig
-    learning_rate = 1e-3
+    learning_rate = 3e-4
     in_template = True
 
     def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:
