@@ -56,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_libraries()
     try:
         rows = _measure(options)
-        settings = {name: _plain(value) for name, value in vars(options).items()}
+        # Without the folders: where they are says nothing about the numbers.
+        settings = {
+            name: value for name, value in vars(options).items() if not isinstance(value, Path)
+        }
         write_json(options.out / "methods.json", {"settings": settings, "rows": rows})
         write_text(options.out / "methods.csv", _csv(rows))
         _draw(options, rows)
@@ -289,10 +292,6 @@ def _shown(row: Row, name: str) -> str:
         return "-"
     low, high = (100 * row[f"{name}_{end}"] for end in ("low", "high"))
     return f"{100 * row[name]:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
 
 
 if __name__ == "__main__":

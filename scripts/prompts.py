@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_libraries()
     try:
         rows = QUESTIONS[options.question](options)
-        settings = {name: _plain(value) for name, value in vars(options).items()}
+        # Without the folders: where they are says nothing about the numbers.
+        settings = {
+            name: value for name, value in vars(options).items() if not isinstance(value, Path)
+        }
         write_json(options.out / f"{options.question}.json", {"settings": settings, "rows": rows})
         write_text(options.out / f"{options.question}.csv", _csv(rows))
         _draw_words(options, rows) if options.question == "sensitivity" else _draw(options, rows)
@@ -352,10 +355,6 @@ def _bars(rows: Sequence[Row]) -> tuple[list[float], list[list[float]]]:
     down = [100 * (row["accuracy"] - row["low"]) for row in rows]
     up = [100 * (row["high"] - row["accuracy"]) for row in rows]
     return values, [down, up]
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
 
 
 if __name__ == "__main__":
