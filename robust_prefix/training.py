@@ -83,7 +83,7 @@ def train_prefix(
 
     method = method_of(prefix or PrefixTuningConfig())
     training = training or TrainingConfig()
-    rate = training.learning_rate or method.learning_rate
+    rate = training.learning_rate or method.own_learning_rate()
     training = dataclasses.replace(training, learning_rate=rate)
     if isinstance(method, Searched):
         check_searchable(method, training)

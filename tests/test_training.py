@@ -199,7 +199,12 @@ def test_the_curve_and_the_settings_are_saved(
 
 @pytest.mark.parametrize(
     ("spec", "rate"),
-    [("prefix-tuning", 5e-3), ("prompt-tuning", 3e-2), ("p-tuning(encoder_width=4)", 3e-4)],
+    [
+        ("prefix-tuning", 5e-3),
+        ("prefix-tuning(reparameterization=mlp, mlp_width=4)", 3e-4),
+        ("prompt-tuning", 3e-2),
+        ("p-tuning(encoder_width=4)", 3e-4),
+    ],
 )
 def test_a_method_has_its_own_learning_rate(
     backbone: CausalBackbone, task: Task, tmp_path: Path, spec: str, rate: float

@@ -86,7 +86,7 @@ def train_generation(
     model = decoder(backbone)
     config = prefix or PrefixTuningConfig()
     training = training or TrainingConfig()
-    rate = training.learning_rate or PrefixTuning.learning_rate
+    rate = training.learning_rate or PrefixTuning(config).own_learning_rate()
     training = dataclasses.replace(training, learning_rate=rate)
     _check(config, training)
     set_seed(seed)

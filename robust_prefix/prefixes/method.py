@@ -37,7 +37,7 @@ class Method(ABC, Generic[Config]):
         learns: what is learned, in a few words.
         formula: how many numbers are kept after training, in terms of the model's sizes.
         config_type: its settings.
-        learning_rate: of AdamW, where the user names none.
+        learning_rate: of AdamW, with the default settings.
         in_template: whether it learns embeddings, and so those of virtual tokens in a template.
     """
 
@@ -103,6 +103,10 @@ class Method(ABC, Generic[Config]):
                     "ask for that length"
                 )
         return self.build(backbone, task, start)
+
+    def own_learning_rate(self) -> float:
+        """Of AdamW, where the user names none: that of these settings."""
+        return self.learning_rate
 
     @abstractmethod
     def build(self, backbone: Backbone, task: Task, start: Prefix | None) -> Trainable:

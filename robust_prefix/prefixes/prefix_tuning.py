@@ -75,6 +75,10 @@ class PrefixTuning(Method[PrefixTuningConfig]):
     formula = "2 * layers * kv_heads * head_dim * length"
     config_type = PrefixTuningConfig
 
+    def own_learning_rate(self) -> float:
+        """See ``Method``. A step on an MLP moves every key and value through all of its units."""
+        return 3e-4 if self.config.reparameterization == "mlp" else self.learning_rate
+
     def has_head(self, backbone: Backbone) -> bool:
         """See ``Method``."""
         return answers_by_head(self.config.answer, backbone)
