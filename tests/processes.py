@@ -12,13 +12,17 @@ from robust_prefix.errors import RobustPrefixError
 from robust_prefix.evaluation.pool import Died, Event, Failed, Finished, Told
 
 
+def state(pid: int) -> str:
+    """The system's letter for what a process does, ``T`` for stopped; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; one that only waits to be buried does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+    return state(pid) not in ("", "Z")
 
 
 def gone_soon(pid: int) -> bool:

@@ -16,7 +16,7 @@ import pytest
 
 from robust_prefix.evaluation.bench import DATABASE
 
-from ..processes import InlinePool, gone_soon
+from ..processes import InlinePool, gone_soon, state
 from ..test_files import contents
 from .conftest import Cli, needs_attacks
 from .test_commands import FILES, FLOAT32, csv_rows, last_json
@@ -40,12 +40,25 @@ def matrix(tmp_path: Path, pristine_run: Path) -> Path:
     return path
 
 
+STOP_AFTER_RECORDS = """
+import os, signal
+from robust_prefix.evaluation.store import RecordStore
+left, add = {number}, RecordStore.add
+def counted(self, record):
+    global left
+    add(self, record)
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)
+RecordStore.add = counted
+from robust_prefix.cli import main
+main()
+"""
+
+
 def records(folder: Path) -> int:
-    try:
-        with sqlite3.connect(f"file:{folder / DATABASE}?mode=ro", uri=True) as database:
-            (found,) = database.execute("SELECT count(*) FROM record").fetchone()
-    except sqlite3.OperationalError:  # not there yet
-        return 0
+    with sqlite3.connect(f"file:{folder / DATABASE}?mode=ro", uri=True) as database:
+        (found,) = database.execute("SELECT count(*) FROM record").fetchone()
     return int(found)
 
 
@@ -70,7 +83,7 @@ def test_a_killed_benchmark_ends_in_the_same_bytes(
     arguments = ["benchmark", matrix, "--data-dir", data_dir, *FLOAT32, "--out"]
     process = subprocess.Popen(
         [
-            *(sys.executable, "-c", "from robust_prefix.cli import main; main()"),
+            *(sys.executable, "-c", STOP_AFTER_RECORDS.format(number=5)),
             *map(str, [*arguments, killed, "--workers", 2]),
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -80,11 +93,10 @@ def test_a_killed_benchmark_ends_in_the_same_bytes(
     )
     with process:
         deadline = time.monotonic() + 300
-        while records(killed) < 5:
+        while state(process.pid) != "T":  # it writes no more, and its lock is held
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.send_signal(signal.SIGSTOP)  # it writes no more, and its lock is held
+            time.sleep(0.02)
         workers = list(children(process.pid))
         live = cli("report", killed, "--out", tmp_path / "live")
         taken = refused(*arguments, killed)
@@ -93,15 +105,15 @@ def test_a_killed_benchmark_ends_in_the_same_bytes(
     assert len(workers) >= 2
     assert all(map(gone_soon, workers))
     assert live.exit_code == 0, live.stderr
-    assert 5 <= len(csv_rows(tmp_path / "live" / "results.csv")) < 2 * 4 * 7
+    assert len(csv_rows(tmp_path / "live" / "results.csv")) == 5
     assert "in use by another live process" in taken
 
-    left = records(killed)
+    assert records(killed) == 5
     resumed = cli(*arguments, killed, "--workers", 1)
     assert resumed.exit_code == 0, resumed.stderr
     told = cli(*arguments, whole, "--workers", 1, "--json")
     assert told.exit_code == 0, told.stderr
-    assert left < len(csv_rows(whole / "results.csv")) == 2 * 4 * 7
+    assert len(csv_rows(whole / "results.csv")) == 2 * 4 * 7
     assert {path.name for path in killed.iterdir()} == FILES
     assert {n: c for n, c in contents(killed).items() if n != DATABASE} == {
         n: c for n, c in contents(whole).items() if n != DATABASE
