@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from robust_prefix.backbones import Adapters, Backbone, CausalBackbone, load_backbone
 from robust_prefix.classifier import PrefixClassifier, Text
 from robust_prefix.data import load_split, rows_as_fields
-from robust_prefix.defenses import Normalize, RobustPrefix, build_defense
+from robust_prefix.defenses import Normalize, RobustPrefix
 from robust_prefix.detection import Detectors
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
 from robust_prefix.prefixes import Prefix, PrefixModel, build_method
@@ -333,23 +333,3 @@ def test_runs_are_served_from_their_folders(
     with pytest.raises(ArtifactError, match="expected a prefix for"):
         server.load(tmp_path / "foreign", name="foreign")
     assert set(server.classifiers) == {task.name, "snli"}
-
-
-def test_what_a_run_refuses_gets_no_answer(
-    backbone: Backbone, task: Task, prefix: Prefix, spaces: Subspaces, detectors: Detectors
-) -> None:
-    refusing = build_defense("detect(fpr=0.4)", spaces, detectors=detectors)
-    server = PrefixServer(
-        backbone,
-        {
-            "refusing": PrefixClassifier(backbone, task, prefix, refusing),
-            "plain": PrefixClassifier(backbone, task, prefix),
-        },
-    )
-    texts = [text for (text,) in rows_as_fields(task, load_split(task, "dev"))]
-    requests: list[Request] = [(name, text) for text in texts for name in ("refusing", "plain")]
-    answers = server.predict(requests)
-    alone = server.classifiers["refusing"].predict(texts)
-    assert answers[::2] == alone
-    assert None in alone
-    assert None not in answers[1::2]

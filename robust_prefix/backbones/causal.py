@@ -138,7 +138,8 @@ class CausalBackbone(Backbone):
         if split is None:
             return batch.at_answer(self.run_layers(hidden, layer, layer + 1, batch, prefixes, seen))
         module = self._layer(layer, hidden.dtype)
-        places = self._places(hidden, prefixes[layer].shape[-2], seen)
+        past = prefixes[layer].shape[-2]
+        places = self._places(hidden.shape[1], hidden.dtype, past, seen)
         answer = places.at(batch.answer)
         state = batch.at_answer(hidden)[:, None]
         queries = split.queries(module, state, answer.rotary)
@@ -163,7 +164,7 @@ class CausalBackbone(Backbone):
 
         @cache
         def projected(past: int) -> tuple[Tensor, Tensor, Tensor]:
-            places = self._places(hidden, past)
+            places = self._places(hidden.shape[1], hidden.dtype, past)
             rotary = (places if packing is None else places.packed(packing)).rotary
             queries = split.queries(module, states, rotary)
             keys, values = split.keys_and_values(module, states, rotary)
@@ -176,7 +177,7 @@ class CausalBackbone(Backbone):
             past = prefixes[layer].shape[-2]
             queries, keys, values = projected(past)
             keys, values = PrefixCache(prefixes).update(keys, values, layer)
-            mask = self._places(hidden, past).mask
+            mask = self._places(hidden.shape[1], hidden.dtype, past).mask
             attended = attend(attention, queries, keys, values, mask, _scaling(attention))
             self.passes.forward += len(hidden) / self.num_layers
             if packing is None:
@@ -200,7 +201,7 @@ class CausalBackbone(Backbone):
             length = before.prefixes[index].shape[-2]
             if length != past:  # a layer may have no prefix, and then sees the text alone
                 past = length
-                places = self._places_of(tokens, hidden.dtype, past, seen)
+                places = self._places(tokens, hidden.dtype, past, seen)
                 arguments = self._arguments(places, before, packing)
             layer = self._layer(index, hidden.dtype)
             with own_attention(self.model.config):
@@ -233,11 +234,9 @@ class CausalBackbone(Backbone):
         places = torch.arange(tokens, device=self.device)[None]
         return places + (past if isinstance(past, int) else past.to(self.device)[:, None])
 
-    def _places(self, hidden: Tensor, past: int, seen: Tensor | None = None) -> Places:
-        """Those of padded states ``(batch, tokens, hidden)``."""
-        return self._places_of(hidden.shape[1], hidden.dtype, past, seen)
-
-    def _places_of(self, tokens: int, dtype: torch.dtype, past: int, seen: Tensor | None) -> Places:
+    def _places(
+        self, tokens: int, dtype: torch.dtype, past: int, seen: Tensor | None = None
+    ) -> Places:
         if seen is None:
             return self._same_for_all(tokens, dtype, past)
         return self._new_places(tokens, dtype, past, seen)
