@@ -111,8 +111,9 @@ class StreamingCovariance:
         mean = rows.mean(0)
         centered = rows - mean
         shift = mean - self.mean
-        self.scatter += centered.T @ centered
-        self.scatter += torch.outer(shift, shift) * (self.count * rows.shape[0] / total)
+        # In place: matrices made anew for every batch leave the heap in pieces, which grows.
+        self.scatter.addmm_(centered.T, centered)
+        self.scatter.addr_(shift, shift, alpha=self.count * rows.shape[0] / total)
         self.mean += shift * (rows.shape[0] / total)
         self.count = total
 

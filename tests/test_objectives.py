@@ -317,6 +317,63 @@ def test_equal_seeds_make_equal_minibatches(
         assert first.shape != second.shape or not torch.equal(first, second)
 
 
+def test_triggers_come_before_the_texts_and_are_one_for_a_class_a_variant(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    objective, spy = objective_for(
+        backbone, task, prefix, "triggers(length=3, variants=1, temperature=0)"
+    )
+    lengths = set()
+    for _ in range(24):
+        run(objective.train(), backbone, task)
+    for _, [made] in spy.seen:
+        triggers = []
+        for text, [original] in zip(shown_texts(backbone, task, made[0]), TEXTS, strict=True):
+            assert text.endswith(original)
+            triggers.append(text.removesuffix(original).split())
+        assert triggers[0] == triggers[2]  # the two of one class
+        assert len(triggers[0]) == len(triggers[1]) > 0
+        lengths.add(len(triggers[0]))
+    assert lengths == {1, 2, 3}
+
+
+def test_a_trigger_raises_the_loss_more_than_words_drawn_at_random(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    means = []
+    for temperature in (0, 1e6):
+        objective, spy = objective_for(
+            backbone, task, prefix, f"triggers(length=4, variants=1, temperature={temperature})"
+        )
+        for _ in range(8):
+            run(objective.train(), backbone, task)
+        with torch.no_grad():
+            means.append(np.mean([float(m.losses(*made[0]).mean()) for m, made in spy.seen]))
+    assert means[0] > means[1]
+
+
+def test_adversaries_take_turns(backbone: CausalBackbone, task: Task, prefix: Prefix) -> None:
+    built = build_adversary("triggers(length=1)+masking", Prompter(backbone, task))
+    objective = PrefixObjective(
+        Prompter(backbone, task), DirectPrefix(prefix.tensor), built, TEXTS, weight=1.0
+    )
+    assert built is not None
+    seen: list[int] = []
+    for number, part in enumerate(built.parts):
+        inner = part.perturb
+
+        def perturb(
+            minibatch: Minibatch, seed: int, number: int = number, inner: Any = inner
+        ) -> Any:
+            seen.append(number)
+            return inner(minibatch, seed)
+
+        part.perturb = perturb  # type: ignore[method-assign]
+    for _ in range(4):
+        run(objective.train(), backbone, task)
+    assert seen == [0, 1, 0, 1]
+
+
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABC", max_size=12), st.integers(0, 2**31))
 def test_typos_are_near_and_never_the_word(word: str, seed: int) -> None:
     found = typos(word, 6, np.random.default_rng(seed))
@@ -354,6 +411,9 @@ def test_training_goes_on_from_a_trained_prefix(
     [
         pytest.param("frelb", None, "did you mean 'freelb'", id="unknown name"),
         pytest.param("pgd(radios=1)", None, "did you mean 'radius'", id="unknown setting"),
+        pytest.param("pgd+frelb", None, "did you mean 'freelb'", id="unknown second name"),
+        pytest.param("pgd+none", None, "expected none alone", id="none beside another"),
+        pytest.param("triggers(length=0)", None, "expected a valid length", id="no words"),
         pytest.param("pgd(radius=0)", None, "expected a valid radius", id="out of range"),
         pytest.param("substitution", None, "expected word lists", id="no word lists"),
         pytest.param("masking(low=0.9, high=0.1)", None, "low=0.9 is more", id="no share"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from robust_prefix.errors import unknown_name
+from robust_prefix.errors import ConfigError, unknown_name
 from robust_prefix.objectives.base import (
     Adversary,
+    InTurn,
     Minibatch,
     PrefixObjective,
     Prompts,
@@ -15,11 +16,13 @@ from robust_prefix.objectives.base import (
 from robust_prefix.objectives.embedding import PGD, FreeLB
 from robust_prefix.objectives.masking import Masking
 from robust_prefix.objectives.substitution import SubstitutionAdversary
+from robust_prefix.objectives.triggers import TriggerAdversary
 from robust_prefix.prefixes.model import Prompter
-from robust_prefix.specs import Spec, build_config, parse_spec
+from robust_prefix.specs import Spec, build_config, parse_composition
 
 ADVERSARIES: dict[str, type[Adversary[Any]]] = {
-    adversary.name: adversary for adversary in (PGD, FreeLB, SubstitutionAdversary, Masking)
+    adversary.name: adversary
+    for adversary in (PGD, FreeLB, SubstitutionAdversary, TriggerAdversary, Masking)
 }
 
 __all__ = [
@@ -36,39 +39,42 @@ __all__ = [
 
 def build_adversary(
     text: str, prompter: Prompter, substitutes: Substitutes | None = None
-) -> Adversary[Any] | None:
-    """An adversary from its name and settings, such as ``freelb(radius=0.2)``; none for ``none``.
+) -> InTurn | None:
+    """Adversaries from their names and settings, such as ``freelb(radius=0.2)``; none for ``none``.
+
+    Several with ``+`` between them take turns, a minibatch each.
 
     Args:
         substitutes: the word lists that ``substitution`` draws synonyms from.
 
     Raises:
-        ConfigError: the name or a setting is unknown, or word lists are needed and not given.
+        ConfigError: a name or a setting is unknown, or word lists are needed and not given.
     """
-    spec = parse_spec(text)
-    chosen = _class(spec)
-    if chosen is None:
-        return None
-    return chosen.from_settings(spec.settings, prompter, substitutes)
+    parts = [
+        chosen.from_settings(spec.settings, prompter, substitutes)
+        for spec, chosen in _classes(text)
+    ]
+    return InTurn(parts) if parts else None
 
 
 def needs_substitutes(text: str) -> bool:
-    """Whether ``build_adversary`` would need word lists for this adversary.
+    """Whether ``build_adversary`` would need word lists for these adversaries.
 
     Raises:
-        ConfigError: the name or a setting is unknown.
+        ConfigError: a name or a setting is unknown.
     """
-    spec = parse_spec(text)
-    chosen = _class(spec)
-    if chosen is None:
-        return False
-    config = build_config(chosen.config_type, spec.settings, spec.name)
-    return getattr(config, "edits", "typos") != "typos"
+    configs = [
+        build_config(chosen.config_type, spec.settings, spec.name)
+        for spec, chosen in _classes(text)
+    ]
+    return any(getattr(config, "edits", "typos") != "typos" for config in configs)
 
 
-def _class(spec: Spec) -> type[Adversary[Any]] | None:
-    if spec.name == "none" and not spec.settings:
-        return None
-    if spec.name not in ADVERSARIES:
-        raise unknown_name("adversary", spec.name, ["none", *ADVERSARIES])
-    return ADVERSARIES[spec.name]
+def _classes(text: str) -> list[tuple[Spec, type[Adversary[Any]]]]:
+    specs = parse_composition(text)
+    for spec in specs:
+        if spec.name == "none" and (spec.settings or len(specs) > 1):
+            raise ConfigError(f"expected none alone and without settings, got {text!r}")
+        if spec.name not in {"none", *ADVERSARIES}:
+            raise unknown_name("adversary", spec.name, ["none", *ADVERSARIES])
+    return [(spec, ADVERSARIES[spec.name]) for spec in specs if spec.name != "none"]

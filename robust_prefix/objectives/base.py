@@ -84,6 +84,17 @@ class Adversary(ABC, Generic[Config]):
         """Harder versions of the minibatch; the loss is the mean over them."""
 
 
+class InTurn:
+    """Adversaries that take turns, a minibatch each."""
+
+    def __init__(self, parts: Sequence[Adversary[Any]]) -> None:
+        self.parts = tuple(parts)
+
+    def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
+        """See ``Adversary``: what the one makes of it whose turn it is."""
+        return self.parts[minibatch.step % len(self.parts)].perturb(minibatch, seed)
+
+
 class PrefixObjective(nn.Module):
     """Cross-entropy of the label word, or of the class of a head, at the answer position.
 
@@ -99,7 +110,7 @@ class PrefixObjective(nn.Module):
         self,
         prompter: Prompter,
         parameters: Trainable,
-        adversary: Adversary[Any] | None = None,
+        adversary: Adversary[Any] | InTurn | None = None,
         texts: Sequence[Fields] = (),
         weight: float = 0.5,
         seed: int = 0,

@@ -1,0 +1,131 @@
+"""An adversary that puts words before the texts of a class while a prefix is trained.
+
+Training against universal perturbations (Shafahi, Najibi, Xu, Dickerson, Davis, Goldstein, AAAI
+2020, "Universal Adversarial Training"), here of words: universal adversarial triggers (Wallace et
+al., EMNLP 2019). A trigger is chosen by the first-order change of the loss, summed over a
+minibatch's texts of one class, so that it is one for all of them as the attack's is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+from torch import Tensor
+
+from robust_prefix.objectives.base import Adversary, Minibatch, Prompts, Substitutes
+from robust_prefix.prefixes.hard_prompt import readable_tokens
+from robust_prefix.prefixes.model import Prompter
+from robust_prefix.tasks import Fields
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class TriggersConfig:
+    """Settings of the search.
+
+    Attributes:
+        length: the most words that are put before a text; how many is drawn anew a minibatch.
+        variants: triggers tried for each class; each text is trained on behind its worst.
+        temperature: how far the draw strays from the words ranked first; 0 never.
+    """
+
+    length: int = Field(default=4, ge=1)
+    variants: int = Field(default=3, ge=1)
+    temperature: float = Field(default=0.3, ge=0)
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """Words of one token: how they read, and their input embeddings ``(words, hidden)``."""
+
+    words: tuple[str, ...]
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, prompter: Prompter) -> _Vocabulary:
+        tokens = readable_tokens(prompter.backbone)
+        words = tuple(prompter.backbone.decode([token]).strip() for token in tokens)
+        return cls(words, prompter.backbone.embeddings[tokens].float().cpu())
+
+
+class TriggerAdversary(Adversary[TriggersConfig]):
+    """Texts behind words that make the model get their class wrong.
+
+    Args:
+        prompter: of the model that is trained. The words come before its task's last column.
+    """
+
+    name = "triggers"
+    summary = "texts behind words that raise the loss of all texts of their class"
+    config_type = TriggersConfig
+
+    def __init__(self, prompter: Prompter, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._prompter = prompter
+        self._vocabulary = _Vocabulary.of(prompter)
+
+    @classmethod
+    def from_settings(
+        cls, settings: Mapping[str, Any], prompter: Prompter, substitutes: Substitutes | None
+    ) -> Self:
+        """See ``Adversary``."""
+        return cls(prompter, **settings)
+
+    def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
+        """The prompts of each text behind the worst trigger of its class."""
+        rng = np.random.default_rng((seed, minibatch.step))
+        labels = minibatch.labels.tolist()
+        count = int(rng.integers(1, self.config.length + 1))
+        begun = {
+            label: tuple(rng.choice(self._vocabulary.words, size=count))
+            for label in sorted(set(labels))
+        }
+        texts = self._behind(minibatch, begun)
+        gains = self._gains(minibatch, texts, begun)
+        pool = [
+            self._behind(minibatch, {label: self._drawn(gains[label], rng) for label in begun})
+            for _ in range(self.config.variants)
+        ]
+        with torch.no_grad():
+            losses = minibatch.losses(*minibatch.embed([text for texts in pool for text in texts]))
+        worst = losses.view(len(pool), -1).argmax(0).tolist()
+        return [minibatch.embed([pool[best][text] for text, best in enumerate(worst)])]
+
+    def _behind(
+        self, minibatch: Minibatch, triggers: Mapping[int, tuple[str, ...]]
+    ) -> list[Fields]:
+        return [
+            (*fields[:-1], " ".join((*triggers[label], fields[-1])))
+            for fields, label in zip(minibatch.fields, minibatch.labels.tolist(), strict=True)
+        ]
+
+    def _gains(
+        self, minibatch: Minibatch, texts: list[Fields], begun: Mapping[int, tuple[str, ...]]
+    ) -> dict[int, Tensor]:
+        """First-order gain in its class's loss of each word at each place ``(places, words)``."""
+        batch, embedded = minibatch.embed(texts)
+        with torch.enable_grad():
+            leaf = embedded.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(minibatch.losses(batch, leaf).sum(), leaf)
+        gradient = gradient.float().cpu()
+        slopes = {
+            label: torch.zeros(len(words), gradient.shape[-1]) for label, words in begun.items()
+        }
+        for row, label, text in zip(gradient, minibatch.labels.tolist(), texts, strict=True):
+            ends = np.cumsum([len(word) + 1 for word in begun[label]])
+            for token, span in enumerate(self._prompter.spans(text)):
+                if span is not None and span[0] == len(text) - 1 and span[2] <= ends[-1]:
+                    # by its last character: a token may begin with the space before its word
+                    slopes[label][int(np.searchsorted(ends, span[2]))] += row[token]
+        return {label: slope @ self._vocabulary.vectors.T for label, slope in slopes.items()}
+
+    def _drawn(self, gains: Tensor, rng: np.random.Generator) -> tuple[str, ...]:
+        """A word for each place: the first by gain, the gains made noisy."""
+        noise = torch.from_numpy(rng.gumbel(size=gains.shape)).float()
+        noisy = gains + self.config.temperature * gains.std() * noise
+        return tuple(self._vocabulary.words[word] for word in noisy.argmax(1).tolist())
