@@ -290,6 +290,35 @@ class DetectorConfig:
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
+class WordScoresConfig:
+    """Settings of the fit of word scores.
+
+    Attributes:
+        limit: how far ahead of another class the classifier beside the scores can put one, in
+            units of its own logits; the scores are fitted to that and mean little with another.
+        robust_weight: share of the worst case in the loss; the rest is that of clean text.
+        pessimism: in the worst case the classifier is this share of ``limit`` on the wrong side.
+        largest: bound of one word's score, so that no few words decide alone.
+        weight_decay: of the scores.
+        steps: of Adam, on all texts at once.
+        learning_rate: of Adam.
+        opinions: the scores start from what the classifier says of each word alone, and are drawn
+            to it rather than to zero; for tasks with one column.
+        batch_size: texts a pass of the classifier.
+    """
+
+    limit: float = Field(default=1.0, gt=0)
+    robust_weight: float = Field(default=0.5, ge=0, le=1)
+    pessimism: float = Field(default=0.5, ge=-1, le=1)
+    largest: float = Field(default=0.5, gt=0)
+    weight_decay: float = Field(default=3e-4, ge=0)
+    steps: int = Field(default=200, ge=1)
+    learning_rate: float = Field(default=0.03, gt=0)
+    opinions: bool = True
+    batch_size: int = Field(default=32, ge=1)
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
 class DecodingConfig:
     """Settings of the search for the most likely text.
 

@@ -1,21 +1,26 @@
-"""Subspaces from a task's training data: activations streamed into one scatter matrix a layer."""
+"""What is fitted to a trained prefix from its task's data: subspaces, and scores of words."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from robust_prefix.activations import correct_states
 from robust_prefix.backbones import Backbone
-from robust_prefix.configs import SubspaceConfig
+from robust_prefix.configs import SubspaceConfig, WordScoresConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError, InputError
 from robust_prefix.prefixes import Prefix, PrefixModel, margins, plain_scores
 from robust_prefix.progress import progress
 from robust_prefix.subspaces import StreamingCovariance, Subspaces
-from robust_prefix.tasks import Task
+from robust_prefix.tasks import Fields, Task
+from robust_prefix.word_scores import Substitutes, WordScores, bounded, fit_scores
+
+
+_CHUNK = 512  # texts between two looks at the progress bar
 
 
 def fit_subspaces(
@@ -82,3 +87,71 @@ def _dev_margins(model: PrefixModel, batch_size: int) -> Tensor:
     texts = rows_as_fields(model.task, load_split(model.task, "dev"))
     scores = plain_scores(model, model.prompter.encode(texts), batch_size)
     return margins(scores).quantile(torch.linspace(0, 1, 101))
+
+
+def fit_word_scores(
+    backbone: Backbone,
+    prefix: Prefix,
+    task: Task,
+    substitutes: Substitutes,
+    *,
+    config: WordScoresConfig | None = None,
+) -> WordScores:
+    """Fit scores of words on the task's train split, beside the classifier's own say.
+
+    Args:
+        substitutes: what may stand for a lower-case word; see ``attacks.lexicon``.
+
+    Returns:
+        The scores; where there is a dev split their ``config`` says, with n, what share of it is
+        right by both together (``dev_clean``), by the words alone (``dev_words``), and by both
+        whichever listed substitutes stand there, whatever the classifier says then
+        (``dev_guaranteed``).
+    """
+    config = config or WordScoresConfig()
+    model = PrefixModel(backbone, task, prefix)
+    rows = load_split(task, "train")
+    texts = rows_as_fields(task, rows)
+
+    def opinions(words: Sequence[str]) -> Tensor:
+        return _asked(model, [(word,) for word in words], config.batch_size, "words alone")
+
+    found = fit_scores(
+        texts,
+        list(rows["label"]),
+        _asked(model, texts, config.batch_size, "training texts"),
+        substitutes,
+        config,
+        opinions if config.opinions and len(task.columns) == 1 else None,
+    )
+    if "dev" not in task.splits:
+        return found
+    rows = load_split(task, "dev")
+    texts, truth = rows_as_fields(task, rows), torch.tensor(list(rows["label"]))
+    said = bounded(_asked(model, texts, config.batch_size, "dev texts"), config.limit)
+    sums = found.sums(texts)
+    others = 1 - torch.eye(len(task.labels))
+    ahead = [
+        found.worst(fields, label, substitutes)[others[label].bool()].min()
+        for fields, label in zip(texts, truth.tolist(), strict=True)
+    ]
+    shares = {
+        "dev_clean": (said + sums).argmax(1) == truth,
+        "dev_words": sums.argmax(1) == truth,
+        "dev_guaranteed": torch.stack(ahead) > config.limit,
+    }
+    measured = {name: float(right.float().mean()) for name, right in shares.items()}
+    return dataclasses.replace(
+        found, config={**found.config, **measured, "dev_examples": len(texts)}
+    )
+
+
+def _asked(model: PrefixModel, texts: Sequence[Fields], batch_size: int, what: str) -> Tensor:
+    """The classifier's scores ``(texts, classes)``."""
+    found = []
+    with progress(what, len(texts)) as advance:
+        for start in range(0, len(texts), _CHUNK):
+            some = texts[start : start + _CHUNK]
+            found.append(plain_scores(model, model.prompter.encode(some), batch_size))
+            advance(start + len(some), "")
+    return torch.cat(found)

@@ -1,0 +1,177 @@
+"""Bounds what the classifier says, and adds what the words say by themselves.
+
+The wrapped classifier puts a class ahead of another by ``limit`` at most; word scores, fitted to be
+right in the worst case over a word list, decide where they say more. Guarantee: a text whose words
+put its class ahead by more than ``limit`` whichever listed substitutes they stand as keeps its
+answer under every such substitution, of any number of words, whatever happens to the classifier.
+See :mod:`robust_prefix.word_scores`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+from torch import Tensor
+
+from robust_prefix.backbones import Backbone
+from robust_prefix.defenses.base import Defense, Fitted
+from robust_prefix.defenses.wrapping import WrappingDefense
+from robust_prefix.errors import ArtifactError
+from robust_prefix.gradients import Through, TokenGradients
+from robust_prefix.prefixes import Inputs, PrefixModel
+from robust_prefix.prefixes.hard_prompt import readable_tokens
+from robust_prefix.tasks import Fields
+from robust_prefix.word_scores import Substitutes, WordScores, bounded
+
+_RIDGE = 1e-2  # of the mean squared embedding: the map from embeddings to scores stays small
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class WordScoresDefenseConfig:
+    """Settings of the sum.
+
+    Attributes:
+        limit: how far ahead the classifier can put a class, in its logits; that of the fit where
+            not given.
+    """
+
+    limit: float | None = Field(default=None, gt=0)
+
+
+class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
+    """The classifier's scores, bounded, and those of the words.
+
+    Args:
+        fitted: see :func:`robust_prefix.word_scores.fit_word_scores`.
+
+    Raises:
+        ArtifactError: there are no word scores, or those of other classes.
+    """
+
+    name = "word-scores"
+    summary = "bounds the classifier's say and adds scores of words that hold under substitution"
+    stage = 1
+    config_type = WordScoresDefenseConfig
+    needs_words = True
+
+    def __init__(
+        self, fitted: WordScores | None, inner: Defense[Any] | None = None, **settings: Any
+    ) -> None:
+        if fitted is None:
+            raise ArtifactError(
+                f"expected fitted word scores for the defence {self.name!r}, got none; "
+                "run robust-prefix fit-word-scores on the run first"
+            )
+        super().__init__(inner, **settings)
+        if self.config.limit is None:
+            # In the settings, and so in every record.
+            super().__init__(inner, **{**settings, "limit": fitted.config["limit"]})
+        self.fitted = fitted
+        self._directions: weakref.WeakKeyDictionary[Backbone, Tensor] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def from_settings(
+        cls, settings: Mapping[str, Any], fitted: Fitted, inner: Defense[Any] | None = None
+    ) -> Self:
+        """See ``Defense``."""
+        return cls(fitted.words, inner, **settings)
+
+    @property
+    def limit(self) -> float:
+        """How far ahead the classifier can put a class, in its logits."""
+        if self.config.limit is None:  # the constructor sets it; this is for the type checker
+            raise RuntimeError("the word scores were built without a limit")
+        return self.config.limit
+
+    def passed_on(self, fields: Fields) -> list[Fields]:
+        """See ``WrappingDefense``; the text itself."""
+        return [fields]
+
+    def guaranteed(self, fields: Fields, label: int, substitutes: Substitutes) -> bool:
+        """Whether ``label`` is the answer whichever substitutes the words stand as."""
+        ahead = self.fitted.worst(fields, label, substitutes)
+        others = torch.arange(len(ahead)) != label
+        return bool((ahead[others] > self.limit).all())
+
+    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
+        return self._combined(model, inputs.texts, self.inner.run(model, inputs).float())
+
+    def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
+        return self._combined(model, texts, self.inner.logits(model, texts, batch_size))
+
+    def _combined(self, model: PrefixModel, texts: Sequence[Fields], said: Tensor) -> Tensor:
+        classes = len(model.task.labels)
+        if len(self.fitted.bias) != classes:
+            raise ArtifactError(
+                f"expected word scores for {classes} classes, got them for "
+                f"{len(self.fitted.bias)}; run robust-prefix fit-word-scores on this run"
+            )
+        return bounded(said, self.limit) + self.fitted.sums(texts).to(said.device)
+
+    def _slopes(
+        self,
+        model: PrefixModel,
+        texts: Sequence[Fields],
+        labels: Sequence[int],
+        through: Through,
+        batch_size: int,
+    ) -> list[TokenGradients]:
+        """What an attacker can follow: neither the bound nor the table of words has a slope.
+
+        The bound is passed as if it were not there, and the words' scores by the linear map from
+        embeddings that comes nearest to them (the stand-ins of Athalye, Carlini & Wagner, ICML
+        2018, "Obfuscated Gradients Give a False Sense of Security"). With ``p`` the probability of
+        the label, the classifier's own gradient counts ``(1 - p) / (1 - p of the classifier)``.
+        """
+        found = self.inner.gradients(model, texts, labels, through, batch_size)
+        said = self.inner.logits(model, texts, batch_size)
+        scores = self._combined(model, texts, said)
+        truth = torch.tensor(labels)[:, None]
+        wrong, wrong_alone = (
+            -torch.expm1(each.double().log_softmax(-1).gather(1, truth)[:, 0])
+            for each in (scores, said)
+        )
+        shares = (wrong / wrong_alone.clamp_min(1e-12)).tolist()
+        pull = scores.softmax(-1).scatter_add(1, truth, -torch.ones(truth.shape))
+        directions = (pull @ self._map(model.backbone).T).numpy()
+        losses = (-scores.log_softmax(-1).gather(1, truth)[:, 0]).tolist()
+        return [
+            replace(slope, gradient=_added(slope, share, direction, len(fields) - 1), loss=loss)
+            for slope, share, direction, fields, loss in zip(
+                found, shares, directions, texts, losses, strict=True
+            )
+        ]
+
+    def _map(self, backbone: Backbone) -> Tensor:
+        """The ridge regression of words' scores on their embeddings, float32
+        ``(hidden, classes)``."""
+        if backbone not in self._directions:
+            tokens = readable_tokens(backbone)
+            rows = self.fitted.rows
+            known = [
+                (token, rows[word])
+                for token in tokens
+                if (word := backbone.decode([token]).strip().lower()) in rows
+            ]
+            vectors = backbone.embeddings[[token for token, _ in known]].double().cpu()
+            wanted = self.fitted.scores[[row for _, row in known]].double()
+            gram = vectors.T @ vectors
+            gram += torch.eye(len(gram)) * _RIDGE * vectors.square().sum(1).mean()
+            solved = torch.linalg.solve(gram, vectors.T @ wanted)
+            self._directions[backbone] = solved.float()
+        return self._directions[backbone]
+
+
+def _added(slope: TokenGradients, share: float, direction: np.ndarray, column: int) -> np.ndarray:
+    """The classifier's gradient by its share, and at each token of the column the words'."""
+    gradient = slope.gradient * np.float32(share)
+    of_words = [span is not None and span[0] == column for span in slope.spans]
+    gradient[of_words] += direction
+    return gradient
