@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,15 +17,14 @@ from torch import Tensor
 
 from robust_prefix.backbones import Backbone, load_backbone
 from robust_prefix.certification import Certificate, CertifyConfig, certify
-from robust_prefix.defenses import Defense, NoDefense, build_defense
-from robust_prefix.detection import Decisions, Detectors
+from robust_prefix.defenses import Defense, Fitted, NoDefense, build_defense
+from robust_prefix.detection import Decisions
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.prefixes.scoring import Beginnings
 from robust_prefix.runs import Run
 from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
-from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -55,11 +55,9 @@ class PrefixClassifier:
 
     Args:
         defense: none where not given.
-        subspaces: kept for :meth:`save_pretrained`; the defence's own where not given.
-        synonyms: clusters, kept for :meth:`save_pretrained`.
-        members: other prefixes of an ensemble, kept for :meth:`save_pretrained`.
+        fitted: what defences are built from, kept for :meth:`save_pretrained`; subspaces are the
+            defence's own where not given.
         measurements: what is known of the prefix, kept for :meth:`save_pretrained`.
-        detectors: kept for :meth:`save_pretrained`.
 
     Raises:
         ArtifactError: the prefix belongs to another base model.
@@ -71,24 +69,23 @@ class PrefixClassifier:
         task: Task,
         prefix: Prefix,
         defense: Defense[Any] | None = None,
-        subspaces: Subspaces | None = None,
+        fitted: Fitted | None = None,
         measurements: Mapping[str, Any] | None = None,
-        synonyms: SynonymClusters | None = None,
-        members: tuple[Prefix, ...] = (),
-        detectors: Detectors | None = None,
     ) -> None:
         self.model = PrefixModel(backbone, task, prefix)
         self.defense = defense if defense is not None else NoDefense()
-        self.subspaces = subspaces if subspaces is not None else self.defense.subspaces
+        self.fitted = _completed(fitted if fitted is not None else Fitted(), self.defense)
         self.measurements = dict(measurements or {})
-        self.synonyms = synonyms
-        self.members = members
-        self.detectors = detectors
 
     @property
     def task(self) -> Task:
         """The task."""
         return self.model.task
+
+    @property
+    def subspaces(self) -> Subspaces | None:
+        """The fitted subspaces; None where there are none."""
+        return self.fitted.subspaces
 
     def with_defense(self, defense: Defense[Any]) -> PrefixClassifier:
         """The same classifier behind another defence; the model is shared."""
@@ -96,7 +93,7 @@ class PrefixClassifier:
         found.model = copy.copy(self.model)
         found.model.beginnings = None  # what one remembers is not for the other
         found.defense = defense
-        found.subspaces = self.subspaces if self.subspaces is not None else defense.subspaces
+        found.fitted = _completed(self.fitted, defense)
         return found
 
     def build_defense(self, text: str) -> Defense[Any]:
@@ -105,7 +102,7 @@ class PrefixClassifier:
         Raises:
             ConfigError, ArtifactError: see :func:`robust_prefix.defenses.build_defense`.
         """
-        return build_defense(text, self.subspaces, self.synonyms, self.members, self.detectors)
+        return build_defense(text, self.fitted)
 
     def decide(self, texts: Sequence[Text], batch_size: int = 32) -> Decisions:
         """Class scores as of :meth:`logits`, and which texts the defence refuses to answer.
@@ -229,12 +226,12 @@ class PrefixClassifier:
         Run(
             task=self.task,
             prefix=self.model.prefix,
-            subspaces=self.subspaces,
-            synonyms=self.synonyms,
+            subspaces=self.fitted.subspaces,
+            synonyms=self.fitted.synonyms,
             defense=self.defense.spec,
             measurements=self.measurements,
-            members=self.members,
-            detectors=self.detectors,
+            members=self.fitted.members,
+            detectors=self.fitted.detectors,
         ).save(folder)
 
     @classmethod
@@ -261,17 +258,14 @@ class PrefixClassifier:
         run = Run.load(name, data_dir)
         if isinstance(defense, str):
             spec = run.defense if defense == "default" else defense
-            defense = build_defense(spec, run.subspaces, run.synonyms, run.members, run.detectors)
+            defense = build_defense(spec, run.fitted)
         if backbone is None:
             backbone = load_backbone(run.prefix.base_model, device=device, dtype=dtype)
-        return cls(
-            backbone,
-            run.task,
-            run.prefix,
-            defense,
-            run.subspaces,
-            run.measurements,
-            run.synonyms,
-            run.members,
-            run.detectors,
-        )
+        return cls(backbone, run.task, run.prefix, defense, run.fitted, run.measurements)
+
+
+def _completed(fitted: Fitted, defense: Defense[Any]) -> Fitted:
+    """``fitted`` with the defence's subspaces where it has none."""
+    if fitted.subspaces is not None:
+        return fitted
+    return dataclasses.replace(fitted, subspaces=defense.subspaces)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robust_prefix.defenses.base import Fitted
 from robust_prefix.detection import Detectors
 from robust_prefix.errors import ArtifactError, RobustPrefixError, unknown_name
 from robust_prefix.files import read_json, write_json
@@ -52,6 +53,16 @@ class Run:
     synonyms: SynonymClusters | None = None
     members: tuple[Prefix, ...] = ()
     detectors: Detectors | None = None
+
+    @property
+    def fitted(self) -> Fitted:
+        """What the defences are built from."""
+        return Fitted(
+            subspaces=self.subspaces,
+            synonyms=self.synonyms,
+            members=self.members,
+            detectors=self.detectors,
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write the run; each file is whole or not there, ``run.json`` comes last.

@@ -25,7 +25,6 @@ from robust_prefix import (
     train_prefix,
 )
 from robust_prefix.data import load_split
-from robust_prefix.defenses import build_defense
 from robust_prefix.evaluation.accuracy import describe, measured_run
 from robust_prefix.evaluation.bench import run_attack
 from robust_prefix.evaluation.summary import SummaryRow
@@ -64,14 +63,14 @@ def main() -> None:
         run = dataclasses.replace(run, subspaces=spaces)
         run.save(arguments.run)
 
-    classifier = PrefixClassifier(backbone, task, run.prefix, subspaces=run.subspaces)
+    classifier = PrefixClassifier(backbone, task, run.prefix, fitted=run.fitted)
     rows: list[dict[str, Any]] = []
     for name in arguments.attacks[: 1 if arguments.quick else None]:
         summary = run_attack(
             classifier,
             build_attack(name, task.columns, arguments.data_dir),
             load_split(task, "test"),
-            defense=build_defense(DEFENSE, run.subspaces),
+            defense=classifier.build_defense(DEFENSE),
             protocol="worst",
             num_examples=count,
             seed=arguments.seed,

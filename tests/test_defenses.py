@@ -14,6 +14,7 @@ from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import (
     DEFENSES,
     Defense,
+    Fitted,
     NoDefense,
     Projection,
     RandomPrefix,
@@ -158,7 +159,7 @@ def test_a_prediction_is_the_same_in_any_company(
     model: PrefixModel, spaces: Subspaces, spec: str
 ) -> None:
     texts = [(f"{text[0]} {number} times",) for number in range(8) for text in TEXTS]
-    defense = build_defense(spec, spaces)
+    defense = build_defense(spec, Fitted(spaces))
     together = defense.logits(model, texts, batch_size=32)
     alone = torch.cat([defense.logits(model, [text], batch_size=1) for text in texts])
     assert together.std() > 0.05
@@ -271,9 +272,9 @@ def test_every_spec_builds_the_same_defence_again(
     for name in DEFENSES:
         settings = {"random-prefix": "(rms=0.25)", "gate": "+projection"}.get(name, "")
         clusters = SynonymClusters({})
-        fitted = (spaces, clusters, (prefix,), detectors)
-        defense = build_defense(name + settings, *fitted)
-        assert build_defense(defense.spec, *fitted).spec == defense.spec
+        fitted = Fitted(spaces, clusters, (prefix,), detectors)
+        defense = build_defense(name + settings, fitted)
+        assert build_defense(defense.spec, fitted).spec == defense.spec
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_every_spec_builds_the_same_defence_again(
 )
 def test_bad_specs(spaces: Subspaces, spec: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_defense(spec, spaces)
+        build_defense(spec, Fitted(spaces))
 
 
 def test_subspaces_are_asked_for() -> None:

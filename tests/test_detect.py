@@ -10,7 +10,7 @@ import torch
 
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import load_split, rows_as_fields
-from robust_prefix.defenses import Detect, NoDefense, build_defense
+from robust_prefix.defenses import Detect, Fitted, NoDefense, build_defense
 from robust_prefix.detection import SCORES, Detectors, as_attacked
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.evaluation.accuracy import measure_accuracy
@@ -27,7 +27,7 @@ def texts(task: Task) -> list[Fields]:
 
 
 def built(spec: str, detectors: Detectors, spaces: Subspaces | None = None) -> Detect:
-    defense = build_defense(spec, spaces, detectors=detectors)
+    defense = build_defense(spec, Fitted(spaces, detectors=detectors))
     assert isinstance(defense, Detect)
     return defense
 
@@ -54,7 +54,7 @@ def test_answers_are_those_of_what_is_wrapped(
 ) -> None:
     for inner in ("normalize+projection", "masked-vote(copies=3)"):
         defense = built(f"detect(fpr=0.2)+{inner}", detectors, spaces)
-        wanted = build_defense(inner, spaces).logits(model, texts)
+        wanted = build_defense(inner, Fitted(spaces)).logits(model, texts)
         torch.testing.assert_close(defense.decide(model, texts).logits, wanted)
         torch.testing.assert_close(defense.logits(model, texts), wanted)
 
@@ -90,7 +90,7 @@ def test_decisions_do_not_depend_on_the_batch(
 def test_the_threshold_is_in_the_spec_and_rebuilds_the_detector(detectors: Detectors) -> None:
     defense = built("detect(score=margin, fpr=0.2)+normalize", detectors)
     assert f"threshold={defense.threshold}" in defense.spec
-    assert build_defense(defense.spec, detectors=detectors).spec == defense.spec
+    assert build_defense(defense.spec, Fitted(detectors=detectors)).spec == defense.spec
     assert built("detect(threshold=3)", detectors).threshold == 3
 
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_built_is_explained(
     detectors: Detectors, spaces: Subspaces, spec: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_defense(spec, spaces, detectors=detectors)
+        build_defense(spec, Fitted(spaces, detectors=detectors))
 
 
 def test_without_detectors_it_says_what_to_run() -> None:
@@ -126,8 +126,9 @@ def test_detectors_of_another_prefix_are_refused(
 
 
 def classifier_of(model: PrefixModel, detectors: Detectors, spec: str) -> PrefixClassifier:
-    defense = build_defense(spec, detectors=detectors)
-    return PrefixClassifier(model.backbone, model.task, model.prefix, defense, detectors=detectors)
+    fitted = Fitted(detectors=detectors)
+    defense = build_defense(spec, fitted)
+    return PrefixClassifier(model.backbone, model.task, model.prefix, defense, fitted)
 
 
 def test_a_classifier_says_none_where_it_abstains(

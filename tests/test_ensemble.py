@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from robust_prefix import PrefixClassifier
 from robust_prefix.backbones import Backbone, CausalBackbone
-from robust_prefix.defenses import Ensemble, MaskedVote, NoDefense, build_defense
+from robust_prefix.defenses import Ensemble, Fitted, MaskedVote, NoDefense, build_defense
 from robust_prefix.ensembling import ensemble_runs
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.prefixes import Prefix, PrefixModel, margins
@@ -171,18 +171,18 @@ def test_gradients_are_the_slope_of_the_loss(
 def test_masked_copies_may_be_asked_of_an_ensemble(
     model: PrefixModel, members: tuple[Prefix, ...]
 ) -> None:
-    built = build_defense("masked-vote(copies=3, mask=0.7)+ensemble", members=members)
+    built = build_defense("masked-vote(copies=3, mask=0.7)+ensemble", Fitted(members=members))
     assert isinstance(built, MaskedVote)
     expected = MaskedVote(Ensemble(members), copies=3, mask=0.7).logits(model, TEXTS)
     assert torch.equal(built.logits(model, TEXTS), expected)
-    assert build_defense(built.spec, members=members).spec == built.spec
+    assert build_defense(built.spec, Fitted(members=members)).spec == built.spec
 
 
 def test_a_spec_names_its_members(members: tuple[Prefix, ...]) -> None:
     spec = Ensemble(members).spec
     assert members[0].fingerprint in spec
     with pytest.raises(ArtifactError, match="the ensemble was made anew"):
-        build_defense(spec, members=members[:1])
+        build_defense(spec, Fitted(members=members[:1]))
     with pytest.raises(ArtifactError, match="robust-prefix ensemble"):
         build_defense("ensemble")
 
@@ -224,10 +224,10 @@ def test_runs_are_put_together_saved_and_loaded(
     read: list[Fields] = [("a good film",)]
     expected = Ensemble(members).logits(model, read)
     torch.testing.assert_close(loaded.logits(["a great film"]), expected)
-    again = loaded.with_defense(build_defense("ensemble", members=loaded.members))
+    again = loaded.with_defense(loaded.build_defense("ensemble"))
     again.save_pretrained(tmp_path / "again")
     assert Run.load(tmp_path / "again").members[1].fingerprint == members[1].fingerprint
-    assert PrefixClassifier.from_pretrained(tmp_path, "none", backbone=backbone).members
+    assert PrefixClassifier.from_pretrained(tmp_path, "none", backbone=backbone).fitted.members
 
 
 def test_only_like_runs_are_put_together(

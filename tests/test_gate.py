@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from robust_prefix.data import load_split, rows_as_fields
-from robust_prefix.defenses import NoDefense, build_defense
+from robust_prefix.defenses import Fitted, NoDefense, build_defense
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.prefixes import PrefixModel, margins
 from robust_prefix.subspaces import Subspaces
@@ -24,9 +24,9 @@ def texts(task: Task) -> list[Fields]:
 def test_so_many_clean_texts_are_handed_on(
     model: PrefixModel, spaces: Subspaces, texts: list[Fields], share: float
 ) -> None:
-    defense = build_defense(f"gate(share={share})+robust-prefix(steps=3)", spaces)
+    defense = build_defense(f"gate(share={share})+robust-prefix(steps=3)", Fitted(spaces))
     plain = NoDefense().logits(model, texts)
-    tuned = build_defense("robust-prefix(steps=3)", spaces).logits(model, texts)
+    tuned = build_defense("robust-prefix(steps=3)", Fitted(spaces)).logits(model, texts)
     gated = defense.logits(model, texts)
     unsure = margins(plain) < defense.config.threshold
     assert unsure.float().mean() == pytest.approx(share, abs=1.5 / len(texts) + 0.01)
@@ -37,8 +37,8 @@ def test_so_many_clean_texts_are_handed_on(
 def test_a_gate_saves_the_passes_of_what_it_does_not_hand_on(
     model: PrefixModel, spaces: Subspaces, texts: list[Fields]
 ) -> None:
-    gated = build_defense("gate(share=0.1)+robust-prefix", spaces)
-    always = build_defense("robust-prefix", spaces)
+    gated = build_defense("gate(share=0.1)+robust-prefix", Fitted(spaces))
+    always = build_defense("robust-prefix", Fitted(spaces))
     gated.logits(model, texts)
     always.logits(model, texts)
     assert gated.cost.backward < 0.15 * always.cost.backward
@@ -47,16 +47,16 @@ def test_a_gate_saves_the_passes_of_what_it_does_not_hand_on(
 
 def test_extremes(model: PrefixModel, spaces: Subspaces, texts: list[Fields]) -> None:
     plain = NoDefense().logits(model, texts)
-    tuned = build_defense("robust-prefix(steps=2)", spaces).logits(model, texts)
-    closed = build_defense("gate(share=0)+robust-prefix(steps=2)", spaces)
-    opened = build_defense("gate(share=1)+robust-prefix(steps=2)", spaces)
+    tuned = build_defense("robust-prefix(steps=2)", Fitted(spaces)).logits(model, texts)
+    closed = build_defense("gate(share=0)+robust-prefix(steps=2)", Fitted(spaces))
+    opened = build_defense("gate(share=1)+robust-prefix(steps=2)", Fitted(spaces))
     assert torch.equal(closed.logits(model, texts), plain)
     torch.testing.assert_close(opened.logits(model, texts), tuned, atol=1e-4, rtol=1e-3)
 
 
 def test_the_threshold_is_in_the_spec_and_rebuilds_the_gate(spaces: Subspaces) -> None:
-    defense = build_defense("normalize+gate(share=0.2)+robust-prefix", spaces)
-    again = build_defense(defense.spec, spaces)
+    defense = build_defense("normalize+gate(share=0.2)+robust-prefix", Fitted(spaces))
+    again = build_defense(defense.spec, Fitted(spaces))
     assert f"threshold={defense.inner.config.threshold}" in defense.spec
     assert again.spec == defense.spec
     assert again.dynamic
@@ -76,8 +76,8 @@ def test_gradients_lead_through_the_branch_that_was_taken(
 ) -> None:
     labels = [0] * 8
     plain = NoDefense().gradients(model, texts[:8], labels)
-    inner = build_defense("projection", spaces).gradients(model, texts[:8], labels)
-    defense = build_defense("gate(share=0.5)+projection", spaces)
+    inner = build_defense("projection", Fitted(spaces)).gradients(model, texts[:8], labels)
+    defense = build_defense("gate(share=0.5)+projection", Fitted(spaces))
     gated = defense.gradients(model, texts[:8], labels)
     unsure = margins(NoDefense().logits(model, texts[:8])) < defense.config.threshold
     assert 0 < int(unsure.sum()) < 8
@@ -91,7 +91,7 @@ def test_gradients_lead_through_the_branch_that_was_taken(
 @pytest.mark.parametrize("spec", ["gate", "gate+none"])
 def test_a_gate_guards_something(spaces: Subspaces, spec: str) -> None:
     with pytest.raises(ConfigError, match="behind the gate"):
-        build_defense(spec, spaces)
+        build_defense(spec, Fitted(spaces))
 
 
 def test_a_gate_without_a_threshold_says_what_to_do(spaces: Subspaces) -> None:
@@ -99,5 +99,5 @@ def test_a_gate_without_a_threshold_says_what_to_do(spaces: Subspaces) -> None:
         spaces.layers, spaces.base_fingerprint, spaces.prefix_fingerprint, spaces.config
     )
     with pytest.raises(ArtifactError, match="fit-subspaces"):
-        build_defense("gate+robust-prefix", old)
-    assert build_defense("gate(threshold=1.5)+robust-prefix", old).config.threshold == 1.5
+        build_defense("gate+robust-prefix", Fitted(old))
+    assert build_defense("gate(threshold=1.5)+robust-prefix", Fitted(old)).config.threshold == 1.5

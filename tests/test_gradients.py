@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import SubspaceConfig
-from robust_prefix.defenses import Defense, NoDefense, RobustPrefix, build_defense
+from robust_prefix.defenses import Defense, Fitted, NoDefense, RobustPrefix, build_defense
 from robust_prefix.defenses import robust_prefix as tuned_defense
 from robust_prefix.defenses.base import NoSettings
 from robust_prefix.defenses.robust_prefix import add_to_first_layers
@@ -79,7 +79,7 @@ def check_slopes(
 def test_it_is_the_slope_of_the_defended_loss(
     model: PrefixModel, spaces: Subspaces, spec: str, through: Through
 ) -> None:
-    defense = build_defense(spec, spaces)
+    defense = build_defense(spec, Fitted(spaces))
     check_slopes(model, defense, through, lambda inputs: defense.run(model, inputs))
 
 
@@ -167,7 +167,7 @@ def test_a_gradient_is_the_same_in_any_company(
     model: PrefixModel, spaces: Subspaces, spec: str, through: Through
 ) -> None:
     """Of the setting whose answers depend on the batch, too: each text counts as alone."""
-    defense = build_defense(spec, spaces)
+    defense = build_defense(spec, Fitted(spaces))
     together = defense.gradients(model, TEXTS, LABELS, through)
     for found, text, label in zip(together, TEXTS, LABELS, strict=True):
         [alone] = defense.gradients(model, [text], [label], through)
@@ -298,7 +298,7 @@ def test_cost_counts_every_pass(
     forward: float,
     backward: float,
 ) -> None:
-    defense = build_defense(spec, spaces)
+    defense = build_defense(spec, Fitted(spaces))
     defense.gradients(model, TEXTS, LABELS, through)
     assert defense.cost.forward == pytest.approx(len(TEXTS) * forward)
     assert defense.cost.backward == pytest.approx(len(TEXTS) * backward)

@@ -14,6 +14,7 @@ from robust_prefix import PrefixClassifier
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.defenses import (
     Defense,
+    Fitted,
     MaskedVote,
     NoDefense,
     Normalize,
@@ -125,7 +126,10 @@ def test_an_answer_is_the_same_in_any_company(
     model: PrefixModel, spaces: Subspaces, spec: str
 ) -> None:
     texts = [(f"{text[0]} {number} times",) for number in range(4) for text in TEXTS]
-    for defense in (build_defense(spec), build_defense(f"{spec}+robust-prefix(steps=2)", spaces)):
+    for defense in (
+        build_defense(spec),
+        build_defense(f"{spec}+robust-prefix(steps=2)", Fitted(spaces)),
+    ):
         together = defense.logits(model, texts, batch_size=32)
         alone = torch.cat([defense.logits(model, [text], batch_size=2) for text in texts])
         assert together.std() > 0.05
@@ -135,16 +139,16 @@ def test_an_answer_is_the_same_in_any_company(
 def test_it_stands_behind_what_reads_text_and_before_what_answers(spaces: Subspaces) -> None:
     clusters = SynonymClusters({"great": "good"})
     spec = "normalize+synonyms+masked-vote(copies=3)+robust-prefix(steps=2)"
-    built = build_defense(spec, spaces, clusters)
+    built = build_defense(spec, Fitted(spaces, clusters))
     found = [type(layer).name for layer in layers(built)]
     assert found == ["normalize", "synonyms", "masked-vote", "robust-prefix"]
     assert built.dynamic
-    assert build_defense(built.spec, spaces, clusters).spec == built.spec
+    assert build_defense(built.spec, Fitted(spaces, clusters)).spec == built.spec
     assert isinstance(built, Normalize)
     assert built.read(("a gr\u0435at film",)) == ("a good film",)
     for wrong in ("masked-vote+normalize", "masked-vote+synonyms"):
         with pytest.raises(ConfigError, match="the other way round"):
-            build_defense(wrong, spaces, clusters)
+            build_defense(wrong, Fitted(spaces, clusters))
     with pytest.raises(ConfigError, match="'masked-vote' twice"):
         build_defense("masked-vote+masked-vote")
 
@@ -184,8 +188,8 @@ def test_cost_counts_each_different_copy_once(model: PrefixModel) -> None:
 def test_the_control_of_what_is_inside_is_measured_on_copies(
     backbone: CausalBackbone, task: Task, prefix: Prefix, spaces: Subspaces
 ) -> None:
-    classifier = PrefixClassifier(backbone, task, prefix, subspaces=spaces)
-    defense = build_defense("masked-vote(copies=3)+robust-prefix(steps=2)", spaces)
+    classifier = PrefixClassifier(backbone, task, prefix, fitted=Fitted(spaces))
+    defense = build_defense("masked-vote(copies=3)+robust-prefix(steps=2)", Fitted(spaces))
     [control] = matching_controls(classifier, defense, TEXTS, [0])
     outer, _, inner = control.partition("+")
     assert outer == MaskedVote(copies=3).spec

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_prefix.defenses import Normalize, Projection, RandomPrefix, build_defense
+from robust_prefix.defenses import Fitted, Normalize, Projection, RandomPrefix, build_defense
 from robust_prefix.defenses.text import Rewritten
 from robust_prefix.prefixes import PrefixModel
 from robust_prefix.subspaces import Subspaces
@@ -98,12 +98,12 @@ def test_the_answer_is_that_of_the_usual_text(model: PrefixModel, spaces: Subspa
 
 
 def test_compositions_are_named_and_built_from_the_outside_in(spaces: Subspaces) -> None:
-    built = build_defense("normalize(spelling=none)+robust-prefix(steps=2)", spaces)
+    built = build_defense("normalize(spelling=none)+robust-prefix(steps=2)", Fitted(spaces))
     assert isinstance(built, Normalize)
     assert built.inner.name == "robust-prefix"
     assert built.dynamic
     assert not Normalize().dynamic
-    assert build_defense(built.spec, spaces).spec == built.spec
+    assert build_defense(built.spec, Fitted(spaces)).spec == built.spec
     assert Normalize().spec == build_defense("normalize+none").spec
 
 

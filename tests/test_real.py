@@ -12,7 +12,7 @@ import torch
 from robust_prefix.backbones import MODELS
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import load_file, load_split, rows_as_fields
-from robust_prefix.defenses import NoDefense, RandomPrefix, RobustPrefix, build_defense
+from robust_prefix.defenses import NoDefense, RandomPrefix, RobustPrefix
 from robust_prefix.evaluation.accuracy import measure_accuracy
 from robust_prefix.runs import ZOO, Run
 from robust_prefix.tasks import load_task
@@ -45,7 +45,7 @@ def test_the_demo_reviews_are_understood(classifier: PrefixClassifier) -> None:
 def test_robust_prefix_is_batch_invariant(classifier: PrefixClassifier) -> None:
     rows = load_file(classifier.task, ZOO / "demo_reviews.csv").select(range(32))
     texts = rows_as_fields(classifier.task, rows)
-    defense = build_defense("robust-prefix", classifier.subspaces)
+    defense = classifier.build_defense("robust-prefix")
     together = defense.logits(classifier.model, texts, batch_size=32)
     alone = torch.cat([defense.logits(classifier.model, [t], batch_size=1) for t in texts[:6]])
     plain = NoDefense().logits(classifier.model, texts[:6])
@@ -90,7 +90,7 @@ def test_a_real_attack_breaks_it_and_the_record_says_so(
         classifier,
         attack,
         rows,
-        defense=build_defense("robust-prefix(steps=2)", classifier.subspaces),
+        defense=classifier.build_defense("robust-prefix(steps=2)"),
         protocol="worst",
         num_examples=3,
         seed=0,

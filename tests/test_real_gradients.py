@@ -17,7 +17,6 @@ from attacks.vocabulary import read_vocabulary
 from robust_prefix.backbones import MODELS
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import load_file, rows_as_fields
-from robust_prefix.defenses import build_defense
 from robust_prefix.evaluation.protocols import Example
 from robust_prefix.evaluation.trial import CountingVictim
 from robust_prefix.gradients import Through
@@ -75,9 +74,7 @@ def test_gradients_pass_the_tuning_in_either_type(
         classifier = PrefixClassifier.from_pretrained(
             "zoo:sst2-smollm2-135m", defense="none", dtype=dtype
         )
-    defended = classifier.with_defense(
-        build_defense("robust-prefix(steps=3)", classifier.subspaces)
-    )
+    defended = classifier.with_defense(classifier.build_defense("robust-prefix(steps=3)"))
     texts = [REVIEW, ("not worth the price of a ticket",)]
     through: list[Through] = ["fixed", "unrolled"]
     fixed, unrolled = (defended.gradients(texts, [1, 0], how) for how in through)
@@ -134,7 +131,7 @@ def test_a_trigger_is_found_and_hurts(classifier: PrefixClassifier) -> None:
     ],
 )
 def test_a_real_sentence_is_attacked(classifier: PrefixClassifier, spec: str, defense: str) -> None:
-    defended = classifier.with_defense(build_defense(defense, classifier.subspaces))
+    defended = classifier.with_defense(classifier.build_defense(defense))
     attack = build_attack(spec, classifier.task.columns, SHARED)
     text = ("a fascinating and fun film",)
     victim = CountingVictim(defended)

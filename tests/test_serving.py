@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from robust_prefix.backbones import Adapters, Backbone, CausalBackbone, load_backbone
 from robust_prefix.classifier import PrefixClassifier, Text
 from robust_prefix.data import load_split, rows_as_fields
-from robust_prefix.defenses import Normalize, RobustPrefix
+from robust_prefix.defenses import Fitted, Normalize, RobustPrefix
 from robust_prefix.detection import Detectors
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
 from robust_prefix.prefixes import Prefix, PrefixModel, build_method
@@ -244,7 +244,9 @@ def test_a_defended_task_is_answered_by_its_defence(
 
 def test_a_refusal_is_handed_on(model: PrefixModel, detectors: Detectors, task: Task) -> None:
     short = dataclasses.replace(task, max_tokens=64)
-    plain = PrefixClassifier(model.backbone, short, model.prefix, detectors=detectors)
+    plain = PrefixClassifier(
+        model.backbone, short, model.prefix, fitted=Fitted(detectors=detectors)
+    )
     refusing = plain.with_defense(plain.build_defense("detect(fpr=0.4)"))
     server = PrefixServer(model.backbone, {"plain": plain, "refusing": refusing})
     texts = [text for (text,) in rows_as_fields(task, load_split(task, "dev"))]

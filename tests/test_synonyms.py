@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from robust_prefix import PrefixClassifier
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import TrainingConfig
-from robust_prefix.defenses import Normalize, Synonyms, build_defense
+from robust_prefix.defenses import Fitted, Normalize, Synonyms, build_defense
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.prefixes import PrefixModel
 from robust_prefix.synonyms import SynonymClusters, fit_synonyms
@@ -82,11 +82,11 @@ def test_the_answers_are_the_same_too(model: PrefixModel) -> None:
 
 
 def test_order_in_a_composition_is_checked() -> None:
-    built = build_defense("normalize+synonyms", synonyms=CLUSTERS)
+    built = build_defense("normalize+synonyms", Fitted(synonyms=CLUSTERS))
     assert isinstance(built, Normalize)
     assert built.read(("a grewt movie",)) == ("a good film",)
     with pytest.raises(ConfigError, match="expected 'normalize' before 'synonyms'"):
-        build_defense("synonyms+normalize", synonyms=CLUSTERS)
+        build_defense("synonyms+normalize", Fitted(synonyms=CLUSTERS))
 
 
 def test_clusters_are_saved_and_checked(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_prefix_is_trained_on_what_is_read(
     config = TrainingConfig(epochs=4, batch_size=8, learning_rate=0.05)
     prefix = train_prefix(backbone, task, training=config, reader=reader)
     assert prefix.config["reader"] == "synonyms"
-    clf = PrefixClassifier(backbone, task, prefix, reader, synonyms=reader.clusters)
+    clf = PrefixClassifier(backbone, task, prefix, reader, Fitted(synonyms=reader.clusters))
     clf.save_pretrained(tmp_path)
     again = PrefixClassifier.from_pretrained(tmp_path, backbone=backbone)
     texts = ["the film is lovely and warm", "the plot is dull"]

@@ -51,9 +51,7 @@ def ensemble(
         split = "test" if "test" in run.task.splits else "dev"
         rows = load_split(run.task, split)
         backbone = load_backbone(run.prefix.base_model, device=device.value, dtype=dtype.value)
-        defense = build_defense(
-            run.defense, run.subspaces, run.synonyms, run.members, run.detectors
-        )
+        defense = build_defense(run.defense, run.fitted)
         accuracy = measure_accuracy(PrefixModel(backbone, run.task, run.prefix), rows, defense)
         clean = {"split": split, **accuracy.to_dict()}
         run = dataclasses.replace(run, measurements={"clean_accuracy": clean, **run.measurements})

@@ -95,7 +95,7 @@ def train(
     from robust_prefix.backbones import load_backbone
     from robust_prefix.cli.lexical import clusters_for
     from robust_prefix.data import load_split
-    from robust_prefix.defenses import MaskedVote, NoDefense, TextDefense, build_defense
+    from robust_prefix.defenses import Fitted, MaskedVote, NoDefense, TextDefense, build_defense
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.accuracy import describe, measured_run
     from robust_prefix.lengths import choose_length
@@ -139,7 +139,7 @@ def train(
     clusters = begun_run.synonyms if begun_run is not None else None
     if clusters is None and any(part.name == "synonyms" for part in parse_composition(defense)):
         clusters = clusters_for(chosen, data_dir)
-    reader = build_defense(defense, synonyms=clusters)
+    reader = build_defense(defense, Fitted(synonyms=clusters))
     if not isinstance(reader, TextDefense | MaskedVote | NoDefense):
         raise ConfigError(
             "expected a defence that rewrites text (normalize, synonyms) or masked-vote, got "

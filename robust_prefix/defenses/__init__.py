@@ -16,12 +16,8 @@ from robust_prefix.defenses.robust_prefix import RobustPrefix
 from robust_prefix.defenses.synonyms import Synonyms
 from robust_prefix.defenses.text import TextDefense
 from robust_prefix.defenses.wrapping import WrappingDefense, layers
-from robust_prefix.detection import Detectors
 from robust_prefix.errors import ConfigError, unknown_name
-from robust_prefix.prefixes import Prefix
 from robust_prefix.specs import Spec, parse_composition
-from robust_prefix.subspaces import Subspaces
-from robust_prefix.synonyms import SynonymClusters
 
 DEFENSES: dict[str, type[Defense[Any]]] = {
     defense.name: defense
@@ -36,6 +32,7 @@ __all__ = [
     "Defense",
     "Detect",
     "Ensemble",
+    "Fitted",
     "Gate",
     "MaskedVote",
     "NoDefense",
@@ -51,17 +48,14 @@ __all__ = [
 ]
 
 
-def build_defense(
-    text: str,
-    subspaces: Subspaces | None = None,
-    synonyms: SynonymClusters | None = None,
-    members: tuple[Prefix, ...] = (),
-    detectors: Detectors | None = None,
-) -> Defense[Any]:
+def build_defense(text: str, fitted: Fitted | None = None) -> Defense[Any]:
     """A defence from its name and settings, such as ``robust-prefix(mode=batch, steps=10)``.
 
     Several compose with ``+`` from the outside in: ``normalize+robust-prefix`` normalises the text
     and classifies what comes of it behind ``robust-prefix``.
+
+    Args:
+        fitted: what the run has; nothing where not given.
 
     Raises:
         ConfigError: a name or a setting is unknown, or a part that wraps nothing stands before
@@ -69,7 +63,7 @@ def build_defense(
         ArtifactError: a part needs subspaces, synonym clusters, members or detectors and none are
             given.
     """
-    fitted = Fitted(subspaces, synonyms, members, detectors)
+    fitted = fitted if fitted is not None else Fitted()
     *outer, last = parse_composition(text)
     defense = _class(last).from_settings(last.settings, fitted)
     for part in reversed(outer):

@@ -107,10 +107,7 @@ class Plan:
         for name in self.runs:
             run = Run.load(name, data_dir)
             specs = (run.defense if spec == "default" else spec for spec in self.defenses)
-            built = dict.fromkeys(
-                build_defense(spec, run.subspaces, run.synonyms, run.members, run.detectors).spec
-                for spec in specs
-            )
+            built = dict.fromkeys(build_defense(spec, run.fitted).spec for spec in specs)
             cells += [
                 CellPlan(
                     run=name,

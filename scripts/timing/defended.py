@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from robust_prefix.classifier import PrefixClassifier
-from robust_prefix.defenses import build_defense
 from robust_prefix.errors import ArtifactError
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Fields
@@ -34,9 +33,7 @@ def our_answers(classifier: PrefixClassifier, specs: Sequence[str] = OURS) -> di
     Raises:
         ArtifactError: the run has no subspaces, or no margins for the gate.
     """
-    defended = {
-        spec: classifier.with_defense(build_defense(spec, classifier.subspaces)) for spec in specs
-    }
+    defended = {spec: classifier.with_defense(classifier.build_defense(spec)) for spec in specs}
     return {spec: _answer(each) for spec, each in defended.items()}
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from attacks.textattack_import import import_textattack
 from robust_prefix.classifier import PrefixClassifier
-from robust_prefix.defenses import build_defense
 from robust_prefix.tasks import Fields
 from timing.defended import PAPER, PLAIN, fitted
 from timing.literal import Literal, Sensible
@@ -25,7 +24,7 @@ def literal_differences(
         classifier: in float32; in bfloat16 the first sign that Adam takes hangs on rounding.
     """
     found = {}
-    paper = classifier.with_defense(build_defense(PAPER, classifier.subspaces))
+    paper = classifier.with_defense(classifier.build_defense(PAPER))
     for size in sizes:
         texts = material.window(0, size).texts
         ours = paper.logits(texts, batch_size=size)

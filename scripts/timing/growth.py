@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from robust_prefix.classifier import PrefixClassifier
+from robust_prefix.defenses import Fitted
 from robust_prefix.prefixes import Prefix
 from robust_prefix.subspaces import Subspace, Subspaces
 from robust_prefix.tasks import Fields
@@ -113,7 +114,7 @@ def resized(classifier: PrefixClassifier, length: int, layers: int) -> PrefixCla
     )
     # Texts are to be as long as asked, whatever the task usually cuts them to.
     task = dataclasses.replace(classifier.task, max_tokens=model.backbone.max_positions - length)
-    return PrefixClassifier(model.backbone, task, prefix, subspaces=spaces)
+    return PrefixClassifier(model.backbone, task, prefix, fitted=Fitted(spaces))
 
 
 def _layers(spaces: Subspaces, layers: int) -> dict[int, Subspace]:

@@ -20,7 +20,6 @@ from torch import Tensor
 from attacks import build_attack, list_attacks
 from attacks.textattack_import import import_textattack
 from robust_prefix.classifier import PrefixClassifier
-from robust_prefix.defenses import build_defense
 from robust_prefix.tasks import Fields
 from timing.defended import EXAMPLE, GATED, PLAIN
 from timing.interleave import clock_for, timed
@@ -92,7 +91,7 @@ def record(
     Args:
         most: keep only the first calls of a text, up to that many queries; None keeps all.
     """
-    plain = classifier.with_defense(build_defense(PLAIN))
+    plain = classifier.with_defense(classifier.build_defense(PLAIN))
     built = build_attack(attack, plain.task.columns, data_dir)
     found: list[Calls] = []
     for text, label in zip(material.texts, material.labels, strict=True):
@@ -150,7 +149,7 @@ def contestants(classifier: PrefixClassifier) -> dict[str, Start]:
         LONGEST: _in_pieces(classifier, longest_wrapper(classifier.model, victim)),
     }
     for spec in (PLAIN, GATED, EXAMPLE):
-        entrants[spec] = _ours(classifier.with_defense(build_defense(spec, classifier.subspaces)))
+        entrants[spec] = _ours(classifier.with_defense(classifier.build_defense(spec)))
     return entrants
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from evaluation_fakes import EXAMPLES, LABELS, SENTENCES, LexiconClassifier, SwapAttack
 
-from robust_prefix.defenses import Defense, build_defense
+from robust_prefix.defenses import Defense, Fitted, build_defense
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.evaluation import Manifest, RecordStore, System, evaluate
 from robust_prefix.evaluation.ablation import Remainder, contributions, without_each
@@ -27,13 +27,13 @@ from robust_prefix.subspaces import Subspaces
 
 
 def test_each_part_is_left_out_with_the_others_as_they_were(spaces: Subspaces) -> None:
-    spec = build_defense("normalize+gate(share=0.2)+projection", spaces).spec
+    spec = build_defense("normalize+gate(share=0.2)+projection", Fitted(spaces)).spec
     normalize, gate, _ = spec.split("+")
-    left = without_each(spec, lambda text: build_defense(text, spaces))
+    left = without_each(spec, lambda text: build_defense(text, Fitted(spaces)))
     found = [each.defense and each.defense.spec for each in left]
     assert found == [f"{gate}+projection", f"{normalize}+projection", None]
     assert "behind the gate" in left[2].reason
-    [alone] = without_each("projection", lambda text: build_defense(text, spaces))
+    [alone] = without_each("projection", lambda text: build_defense(text, Fitted(spaces)))
     assert alone.defense is not None
     assert alone.defense.spec == "none"
 
@@ -135,7 +135,7 @@ def test_what_holds_best_is_chosen_and_of_equals_the_cheapest(results: Results) 
 
 def test_candidates_are_what_the_run_is_fitted_for(spaces: Subspaces) -> None:
     def build(spec: str) -> Defense[Any]:
-        return build_defense(spec, spaces)
+        return build_defense(spec, Fitted(spaces))
 
     found, left_out = candidates(None, build)
     assert len(found) + len(left_out) == len(CANDIDATES)

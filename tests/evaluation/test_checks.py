@@ -16,7 +16,14 @@ from robust_prefix.backbones import MODELS, CausalBackbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import SubspaceConfig
 from robust_prefix.data import load_file, load_split
-from robust_prefix.defenses import Defense, NoDefense, Projection, RandomPrefix, RobustPrefix
+from robust_prefix.defenses import (
+    Defense,
+    Fitted,
+    NoDefense,
+    Projection,
+    RandomPrefix,
+    RobustPrefix,
+)
 from robust_prefix.errors import ConfigError
 from robust_prefix.evaluation import Example
 from robust_prefix.evaluation.bench import run_attack, sample_examples
@@ -44,7 +51,7 @@ def spaces(backbone: CausalBackbone, prefix: Prefix, task: Task) -> Subspaces:
 def classifier(
     backbone: CausalBackbone, task: Task, prefix: Prefix, spaces: Subspaces
 ) -> PrefixClassifier:
-    return PrefixClassifier(backbone, task, prefix, subspaces=spaces)
+    return PrefixClassifier(backbone, task, prefix, fitted=Fitted(spaces))
 
 
 @pytest.fixture(scope="module")

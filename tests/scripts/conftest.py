@@ -11,6 +11,7 @@ import torch
 
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.classifier import PrefixClassifier
+from robust_prefix.defenses import Fitted
 from robust_prefix.prefixes import Prefix
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Task
@@ -34,7 +35,7 @@ def classifier(
     tokenizer = copy.deepcopy(backbone.tokenizer)
     tokenizer.pad_token = tokenizer.eos_token
     loaded = CausalBackbone(backbone.model, tokenizer, backbone.name)
-    return PrefixClassifier(loaded, task, prefix, subspaces=spaces)
+    return PrefixClassifier(loaded, task, prefix, fitted=Fitted(spaces))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from robust_prefix.classifier import PrefixClassifier
-from robust_prefix.defenses import build_defense
 from robust_prefix.errors import ConfigError
 from timing.equality import literal_differences
 from timing.literal import Literal, Sensible
@@ -20,7 +19,7 @@ def test_it_gives_the_logits_of_our_batch_mode(
 ) -> None:
     assert classifier.subspaces is not None
     texts = list(material.texts[:count])
-    defense = build_defense("robust-prefix(mode=batch)", classifier.subspaces)
+    defense = classifier.build_defense("robust-prefix(mode=batch)")
     ours = classifier.with_defense(defense).logits(texts, batch_size=count)
     theirs = kind(classifier.model, classifier.subspaces).logits(texts)
     assert theirs.dtype == torch.float32
