@@ -232,6 +232,7 @@ class PrefixClassifier:
             measurements=self.measurements,
             members=self.fitted.members,
             detectors=self.fitted.detectors,
+            words=self.fitted.words,
         ).save(folder)
 
     @classmethod

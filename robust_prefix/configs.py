@@ -302,8 +302,6 @@ class WordScoresConfig:
         weight_decay: of the scores.
         steps: of Adam, on all texts at once.
         learning_rate: of Adam.
-        opinions: the scores start from what the classifier says of each word alone, and are drawn
-            to it rather than to zero; for tasks with one column.
         batch_size: texts a pass of the classifier.
     """
 
@@ -314,7 +312,6 @@ class WordScoresConfig:
     weight_decay: float = Field(default=3e-4, ge=0)
     steps: int = Field(default=200, ge=1)
     learning_rate: float = Field(default=0.03, gt=0)
-    opinions: bool = True
     batch_size: int = Field(default=32, ge=1)
 
 

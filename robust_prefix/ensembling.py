@@ -56,6 +56,7 @@ def ensemble_runs(runs: Sequence[Run], combine: Combine = "mean") -> Run:
         measurements={"members": [_measured(run) for run in runs]},
         members=members,
         detectors=first.detectors,
+        words=first.words,
     )
 
 

@@ -19,7 +19,6 @@ from robust_prefix.subspaces import StreamingCovariance, Subspaces
 from robust_prefix.tasks import Fields, Task
 from robust_prefix.word_scores import Substitutes, WordScores, bounded, fit_scores
 
-
 _CHUNK = 512  # texts between two looks at the progress bar
 
 
@@ -113,16 +112,12 @@ def fit_word_scores(
     rows = load_split(task, "train")
     texts = rows_as_fields(task, rows)
 
-    def opinions(words: Sequence[str]) -> Tensor:
-        return _asked(model, [(word,) for word in words], config.batch_size, "words alone")
-
     found = fit_scores(
         texts,
         list(rows["label"]),
         _asked(model, texts, config.batch_size, "training texts"),
         substitutes,
         config,
-        opinions if config.opinions and len(task.columns) == 1 else None,
     )
     if "dev" not in task.splits:
         return found

@@ -1,7 +1,8 @@
 """A run directory: what training and fitting leave behind, and what everything else starts from.
 
 ``run.json`` (task, base model, default defence, measurements), ``prefix.safetensors`` and, once
-fitted, ``subspaces.safetensors``, ``synonyms.json`` and ``detectors.safetensors``. Where several
+fitted, ``subspaces.safetensors``, ``synonyms.json``, ``words.safetensors`` and
+``detectors.safetensors``. Where several
 prefixes were put together, the others are in ``members/``. ``zoo:NAME`` names a run that comes with
 the package.
 """
@@ -21,12 +22,14 @@ from robust_prefix.prefixes import PREFIX_FILE, Prefix
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Task
+from robust_prefix.word_scores import WordScores
 
 ZOO = Path(__file__).parent / "zoo"
 RUN_FILE = "run.json"
 SUBSPACES_FILE = "subspaces.safetensors"
 SYNONYMS_FILE = "synonyms.json"
 DETECTORS_FILE = "detectors.safetensors"
+WORDS_FILE = "words.safetensors"
 MEMBERS_FOLDER = "members"
 
 
@@ -43,6 +46,7 @@ class Run:
         synonyms: clusters; None until fitted.
         members: the other prefixes of an ensemble; see ``robust_prefix.defenses.Ensemble``.
         detectors: None until fitted.
+        words: scores of words; None until fitted.
     """
 
     task: Task
@@ -53,6 +57,7 @@ class Run:
     synonyms: SynonymClusters | None = None
     members: tuple[Prefix, ...] = ()
     detectors: Detectors | None = None
+    words: WordScores | None = None
 
     @property
     def fitted(self) -> Fitted:
@@ -62,6 +67,7 @@ class Run:
             synonyms=self.synonyms,
             members=self.members,
             detectors=self.detectors,
+            words=self.words,
         )
 
     def save(self, folder: str | Path) -> None:
@@ -78,6 +84,8 @@ class Run:
             self.synonyms.save(folder / SYNONYMS_FILE)
         if self.detectors is not None:
             self.detectors.save(folder / DETECTORS_FILE)
+        if self.words is not None:
+            self.words.save(folder / WORDS_FILE)
         for member in self.members:
             member.save(folder / MEMBERS_FOLDER / f"{member.fingerprint}.safetensors")
         members = [member.fingerprint for member in self.members]
@@ -109,7 +117,7 @@ class Run:
             )
         values = read_json(folder / RUN_FILE)
         subspaces_file, synonyms_file = folder / SUBSPACES_FILE, folder / SYNONYMS_FILE
-        detectors_file = folder / DETECTORS_FILE
+        detectors_file, words_file = folder / DETECTORS_FILE, folder / WORDS_FILE
         try:
             task = Task.from_dict(values["task"], data_dir=data_dir)
             defense, measurements = values["defense"], values["measurements"]
@@ -129,6 +137,7 @@ class Run:
                 for member in values.get("members", ())
             ),
             detectors=Detectors.load(detectors_file) if detectors_file.is_file() else None,
+            words=WordScores.load(words_file) if words_file.is_file() else None,
         )
 
 

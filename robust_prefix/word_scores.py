@@ -125,7 +125,6 @@ def fit_scores(
     said: Tensor,
     substitutes: Substitutes,
     config: WordScoresConfig | None = None,
-    opinions: Callable[[Sequence[str]], Tensor] | None = None,
 ) -> WordScores:
     """Fit the scores of all words of the texts and of all that may stand for them.
 
@@ -135,8 +134,6 @@ def fit_scores(
         said: what the classifier beside the scores says of the texts ``(texts, classes)``.
         substitutes: what may stand for a lower-case word.
         config: settings of the fit.
-        opinions: what a classifier says of words ``(words, classes)``. The scores start from it
-            and are drawn to it rather than to zero, which serves words that the texts lack.
 
     Raises:
         InputError: there is no text.
@@ -149,19 +146,11 @@ def fit_scores(
     classes = said.shape[1]
     beside = bounded(said.float(), config.limit)
     against = config.pessimism * config.limit * (1 - torch.eye(classes)[truth])
-    known = torch.zeros(len(corpus.words), classes)
-    if opinions is not None:
-        found = opinions(corpus.words).float()
-        found = found - found.median(0).values
-        known = torch.tanh(found / found.std())
-    trust = torch.tensor(0.3 if opinions is not None else 0.0, requires_grad=opinions is not None)
-    own = torch.zeros(len(corpus.words), classes, requires_grad=True)
+    raw = torch.zeros(len(corpus.words), classes, requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
-    learned = [tensor for tensor in (own, bias, trust) if tensor.requires_grad]
-    optimizer = torch.optim.Adam(learned, lr=config.learning_rate)
+    optimizer = torch.optim.Adam([raw, bias], lr=config.learning_rate)
 
     def scores() -> Tensor:
-        raw = trust * known + own
         return config.largest * torch.tanh(raw / config.largest)
 
     with progress("word scores", config.steps) as advance:
@@ -170,7 +159,7 @@ def fit_scores(
             clean = cross_entropy(corpus.sums(now) + bias + beside, truth)
             worst = cross_entropy(corpus.worst(now, truth) + bias + against, truth)
             loss = (1 - config.robust_weight) * clean + config.robust_weight * worst
-            loss = loss + config.weight_decay * own.square().sum() / 2
+            loss = loss + config.weight_decay * raw.square().sum() / 2
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -179,7 +168,7 @@ def fit_scores(
         corpus.words,
         scores().detach(),
         bias.detach(),
-        {**dataclasses.asdict(config), "examples": len(texts), "opinions": opinions is not None},
+        {**dataclasses.asdict(config), "examples": len(texts)},
     )
 
 

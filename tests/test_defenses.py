@@ -28,6 +28,7 @@ from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Fields, Task
+from robust_prefix.word_scores import WordScores
 
 TEXTS: list[Fields] = [
     ("the film is good",),
@@ -272,7 +273,8 @@ def test_every_spec_builds_the_same_defence_again(
     for name in DEFENSES:
         settings = {"random-prefix": "(rms=0.25)", "gate": "+projection"}.get(name, "")
         clusters = SynonymClusters({})
-        fitted = Fitted(spaces, clusters, (prefix,), detectors)
+        words = WordScores((), torch.zeros(0, 2), torch.zeros(2), {"limit": 1.0})
+        fitted = Fitted(spaces, clusters, (prefix,), detectors, words)
         defense = build_defense(name + settings, fitted)
         assert build_defense(defense.spec, fitted).spec == defense.spec
 

@@ -15,6 +15,7 @@ from robust_prefix.cli import (
     fit_detectors,
     fit_subspaces,
     fit_synonyms,
+    fit_word_scores,
     generate,
     listing,
     peft,
@@ -35,6 +36,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("fit-subspaces")(fit_subspaces.fit)
 app.command("fit-synonyms")(fit_synonyms.fit)
+app.command("fit-word-scores")(fit_word_scores.fit)
 app.command("fit-detectors")(fit_detectors.fit)
 app.command("import-peft")(peft.import_peft)
 app.command("export-peft")(peft.export_peft)

@@ -37,12 +37,7 @@ def fit(
         float,
         typer.Option(help="In the worst case the classifier is this share of the limit wrong."),
     ] = DEFAULT.pessimism,
-    largest: Annotated[
-        float, typer.Option(help="Bound of one word's score.")
-    ] = DEFAULT.largest,
-    opinions: Annotated[
-        bool, typer.Option(help="Start from what the classifier says of each word alone.")
-    ] = DEFAULT.opinions,
+    largest: Annotated[float, typer.Option(help="Bound of one word's score.")] = DEFAULT.largest,
     sources: Annotated[
         str,
         typer.Option(help="Word lists, with commas: wordnet, counterfitted-neighbors."),
@@ -64,7 +59,6 @@ def fit(
         "robust_weight": robust_weight,
         "pessimism": pessimism,
         "largest": largest,
-        "opinions": opinions,
     }
     config = build_config(WordScoresConfig, settings, "fit-word-scores")
     loaded = Run.load(run, data_dir)

@@ -101,6 +101,7 @@ def _defenses(_: object) -> list[Row]:
                     ("fit-synonyms", defense.needs_synonyms),
                     ("ensemble", defense.needs_members),
                     ("fit-detectors", defense.needs_detectors),
+                    ("fit-word-scores", defense.needs_words),
                 )
                 if needed
             ),

@@ -15,6 +15,7 @@ from robust_prefix.defenses.random_prefix import RandomPrefix
 from robust_prefix.defenses.robust_prefix import RobustPrefix
 from robust_prefix.defenses.synonyms import Synonyms
 from robust_prefix.defenses.text import TextDefense
+from robust_prefix.defenses.word_scores import WordScoresDefense
 from robust_prefix.defenses.wrapping import WrappingDefense, layers
 from robust_prefix.errors import ConfigError, unknown_name
 from robust_prefix.specs import Spec, parse_composition
@@ -23,7 +24,7 @@ DEFENSES: dict[str, type[Defense[Any]]] = {
     defense.name: defense
     for defense in (
         *(NoDefense, RobustPrefix, RandomPrefix, Projection, Ensemble),
-        *(Normalize, Synonyms, MaskedVote, Gate, Detect),
+        *(Normalize, WordScoresDefense, Synonyms, MaskedVote, Gate, Detect),
     )
 }
 
@@ -42,6 +43,7 @@ __all__ = [
     "RobustPrefix",
     "Synonyms",
     "TextDefense",
+    "WordScoresDefense",
     "WrappingDefense",
     "build_defense",
     "layers",
@@ -80,7 +82,7 @@ def build_defense(text: str, fitted: Fitted | None = None) -> Defense[Any]:
             raise ConfigError(
                 f"expected {defense.name!r} before {part.name!r} in {text!r}, got them the other "
                 "way round; the text as it came is judged first, then characters are read, then "
-                "words, then copies are made"
+                "words are scored, then words are read, then copies are made"
             )
         defense = chosen.from_settings(part.settings, fitted, defense)
     return defense

@@ -24,6 +24,7 @@ from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Fields
+from robust_prefix.word_scores import WordScores
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
@@ -39,6 +40,7 @@ class Fitted:
     synonyms: SynonymClusters | None = None
     members: tuple[Prefix, ...] = ()
     detectors: Detectors | None = None
+    words: WordScores | None = None
 
 
 Config = TypeVar("Config")
@@ -60,6 +62,7 @@ class Defense(ABC, Generic[Config]):
         needs_synonyms: it reads synonym clusters.
         needs_members: it asks other prefixes beside the run's own.
         needs_detectors: it reads fitted detectors.
+        needs_words: it reads fitted scores of words.
         cost: passes spent so far.
     """
 
@@ -72,6 +75,7 @@ class Defense(ABC, Generic[Config]):
     needs_synonyms: ClassVar[bool] = False
     needs_members: ClassVar[bool] = False
     needs_detectors: ClassVar[bool] = False
+    needs_words: ClassVar[bool] = False
 
     def __init__(self, subspaces: Subspaces | None = None, **settings: Any) -> None:
         if self.needs_subspaces and subspaces is None:

@@ -51,7 +51,7 @@ class Gate(WrappingDefense[GateConfig]):
     name = "gate"
     summary = "hands on only the texts whose plain answer is unsure; saves time"
     config_type = GateConfig
-    stage = 2
+    stage = 3
 
     def __init__(
         self,

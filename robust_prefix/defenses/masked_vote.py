@@ -80,7 +80,7 @@ class MaskedVote(WrappingDefense[MaskedVoteConfig]):
 
     name = "masked-vote"
     summary = "asks copies that show a part of the words each; certifies substitutions of words"
-    stage = 2
+    stage = 3
     config_type = MaskedVoteConfig
 
     def first_column(self, fields: Fields) -> int:

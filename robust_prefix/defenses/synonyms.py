@@ -27,7 +27,7 @@ class Synonyms(TextDefense[NoSettings]):
 
     name = "synonyms"
     summary = "reads all words of a cluster of synonyms as one word"
-    stage = 1
+    stage = 2
     needs_synonyms = True
 
     def __init__(

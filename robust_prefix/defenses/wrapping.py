@@ -17,8 +17,8 @@ class WrappingDefense(Defense[Config]):
     """What stands before another defence. The costs are those of the wrapped one.
 
     Attributes:
-        stage: what it works on, the text as it came (-1), characters (0), words (1) or copies of
-            the text (2): the lower is the outer one.
+        stage: what it works on, the text as it came (-1), characters (0), scores of its words (1),
+            words (2) or copies of the text (3): the lower is the outer one.
 
     Args:
         inner: the defence that is wrapped; none where not given.

@@ -1,0 +1,268 @@
+"""Scores of words: their worst case is exact, and what is promised of a defence with them holds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from robust_prefix import PrefixClassifier
+from robust_prefix.backbones import CausalBackbone
+from robust_prefix.configs import WordScoresConfig
+from robust_prefix.data import load_split, rows_as_fields
+from robust_prefix.defenses import Defense, Fitted, WordScoresDefense, build_defense
+from robust_prefix.defenses.base import NoSettings
+from robust_prefix.errors import ArtifactError, ConfigError, InputError
+from robust_prefix.fitting import fit_word_scores
+from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
+from robust_prefix.tasks import Fields, Task
+from robust_prefix.word_scores import WordScores, bounded, fit_scores
+
+NEAR = {
+    "good": ("fine", "great"),
+    "bad": ("poor", "tough"),
+    "tough": ("bad", "hard"),
+    "film": ("Movie",),
+}
+WORDS = ("good", "fine", "great", "bad", "poor", "tough", "film", "movie")
+SAID = [[-1.0, 1.0], [-0.4, 0.2], [-1.2, 1.5], [1.4, -1.0], [1.0, -1.0], [0.1, 0.0], [0, 0], [0, 0]]
+SCORES = WordScores(WORDS, torch.tensor(SAID), torch.tensor([0.0, 0.1]), {"limit": 0.5})
+
+
+def substitutes(word: str) -> Sequence[str]:
+    return NEAR.get(word, ())
+
+
+def every_version(text: str) -> list[str]:
+    choices = [(word, *substitutes(word)) for word in text.split()]
+    return [" ".join(words) for words in itertools.product(*choices)]
+
+
+texts = st.lists(st.sampled_from([*WORDS, "hard", "plot"]), min_size=1, max_size=5).map(" ".join)
+
+
+@given(texts, st.integers(0, 1))
+def test_the_worst_case_is_that_of_all_versions(text: str, label: int) -> None:
+    sums = SCORES.sums([(version,) for version in every_version(text)])
+    ahead = sums[:, [label]] - sums
+    torch.testing.assert_close(
+        SCORES.worst((text,), label, substitutes), ahead.min(0).values, atol=1e-5, rtol=1e-5
+    )
+
+
+class Whatever(Defense[NoSettings]):
+    """A classifier that says the worst it can: it knows the label and is sure of another."""
+
+    name = "whatever"
+    summary = "wrong"
+
+    def __init__(self, label: int) -> None:
+        super().__init__()
+        self.label = label
+
+    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
+        raise NotImplementedError
+
+    def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
+        return -40.0 * torch.eye(2)[[self.label] * len(texts)]
+
+
+@given(text=texts, label=st.integers(0, 1))
+def test_what_is_guaranteed_holds_whatever_the_classifier_says(text: str, label: int) -> None:
+    defense = WordScoresDefense(SCORES, Whatever(label))
+    scores = defense._combined(
+        _Two(),  # type: ignore[arg-type]
+        [(version,) for version in every_version(text)],
+        -40.0 * torch.eye(2)[[label] * len(every_version(text))],
+    )
+    held = bool((scores.argmax(1) == label).all())
+    if defense.guaranteed((text,), label, substitutes):
+        assert held
+    # For two classes the bound is reached: what is not guaranteed does fall.
+    elif (scores[:, 0] != scores[:, 1]).all():
+        assert not held
+
+
+class _Two:
+    class task:
+        labels = ("negative", "positive")
+
+
+def test_something_is_guaranteed_and_not_everything() -> None:
+    defense = WordScoresDefense(SCORES)
+    assert defense.guaranteed(("a good good film",), 1, substitutes)
+    assert not defense.guaranteed(("a film",), 1, substitutes)
+    # "tough" may stand for "bad" and says next to nothing
+    assert not defense.guaranteed(("a bad film",), 0, substitutes)
+
+
+@given(st.lists(st.floats(-50, 50), min_size=3, max_size=3), st.floats(0.1, 5))
+def test_no_class_is_ahead_by_more_than_the_limit(scores: list[float], limit: float) -> None:
+    given_scores = torch.tensor([scores], dtype=torch.float64)
+    found = bounded(given_scores, limit)
+    assert float(found.max() - found.min()) <= limit + 1e-12
+    differences = found[0][:, None] - found[0]
+    wanted = given_scores[0][:, None] - given_scores[0]
+    if wanted.abs().max() <= limit:
+        torch.testing.assert_close(differences, wanted)
+    assert (differences * wanted >= 0).all()  # the order is kept
+
+
+def toy(count: int = 40) -> tuple[list[Fields], list[int]]:
+    """Texts whose class is said by a word that has substitutes and by one that has none."""
+    labels = [number % 2 for number in range(count)]
+    words = {0: ("bad", "drab"), 1: ("good", "bright")}
+    return [(f"the film is {words[y][0]} and {words[y][1]}",) for y in labels], labels
+
+
+def test_the_fit_trusts_words_that_cannot_be_turned() -> None:
+    """``good`` may be read as what is said of bad texts; ``bright`` has no substitute."""
+    examples, labels = toy()
+    turned = {"good": ("bad",), "bad": ("good",)}
+    found = {
+        weight: fit_scores(
+            examples,
+            labels,
+            torch.zeros(len(labels), 2),
+            lambda word: turned.get(word, ()),
+            WordScoresConfig(robust_weight=weight, steps=100),
+        )
+        for weight in (0.0, 0.9)
+    }
+
+    def ahead(scores: WordScores, word: str) -> float:
+        row = scores.scores[scores.rows[word]]
+        return float(row[1] - row[0])
+
+    assert ahead(found[0.0], "good") == pytest.approx(ahead(found[0.0], "bright"), abs=0.02)
+    assert abs(ahead(found[0.9], "good")) < 0.2 * ahead(found[0.9], "bright")
+    worst = [
+        found[0.9].worst(text, y, lambda word: turned.get(word, ()))
+        for text, y in zip(examples, labels, strict=True)
+    ]
+    assert all(float(row[1 - y]) > 0 for row, y in zip(worst, labels, strict=True))
+
+
+def test_no_score_is_larger_than_allowed_and_the_fit_is_the_same_again() -> None:
+    examples, labels = toy()
+    config = WordScoresConfig(largest=0.2, steps=60)
+    first, second = (
+        fit_scores(examples, labels, torch.zeros(len(labels), 2), substitutes, config)
+        for _ in range(2)
+    )
+    assert 0.15 < float(first.scores.abs().max()) <= 0.2
+    assert torch.equal(first.scores, second.scores)
+    with pytest.raises(InputError, match="expected texts"):
+        fit_scores([], [], torch.zeros(0, 2), substitutes)
+
+
+def test_they_are_read_back_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "words.safetensors"
+    SCORES.save(path)
+    again = WordScores.load(path)
+    assert (again.words, dict(again.config)) == (SCORES.words, dict(SCORES.config))
+    assert torch.equal(again.scores, SCORES.scores)
+    WordScores(WORDS[:3], SCORES.scores, SCORES.bias, {"limit": 1.0}).save(path)
+    with pytest.raises(ArtifactError, match="a row of scores for each word"):
+        WordScores.load(path)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ArtifactError, match="safetensors"):
+        WordScores.load(path)
+
+
+def test_scores_are_added_to_what_is_bounded(model: PrefixModel) -> None:
+    examples: list[Fields] = [("the film is good",), ("a plot",)]
+    defense = build_defense("word-scores", Fitted(words=SCORES))
+    assert defense.spec == "word-scores(limit=0.5)"
+    found = defense.logits(model, examples)
+    plain = build_defense("none").logits(model, examples)
+    sums = torch.tensor([[-1.0, 1.1], [0.0, 0.1]])
+    torch.testing.assert_close(found - sums, bounded(plain, 0.5))
+    wider = build_defense(
+        "normalize+word-scores(limit=9)+synonyms", Fitted(words=SCORES, synonyms=_no_clusters())
+    )
+    torch.testing.assert_close(
+        wider.logits(model, examples) - sums, plain - plain.max(1, keepdim=True).values
+    )
+
+
+def _no_clusters() -> Any:
+    from robust_prefix.synonyms import SynonymClusters
+
+    return SynonymClusters({})
+
+
+def test_what_does_not_fit_is_one_clear_line(model: PrefixModel) -> None:
+    with pytest.raises(ArtifactError, match="run robust-prefix fit-word-scores"):
+        build_defense("word-scores")
+    with pytest.raises(ConfigError, match="the other way round"):
+        build_defense("synonyms+word-scores", Fitted(words=SCORES, synonyms=_no_clusters()))
+    with pytest.raises(ConfigError, match="valid limit"):
+        build_defense("word-scores(limit=0)", Fitted(words=SCORES))
+    three = WordScores(("a",), torch.zeros(1, 3), torch.zeros(3), {"limit": 1.0})
+    with pytest.raises(ArtifactError, match="word scores for 2 classes, got them for 3"):
+        build_defense("word-scores", Fitted(words=three)).logits(model, [("a",)])
+
+
+def test_an_attacker_sees_which_words_would_change_the_scores(model: PrefixModel) -> None:
+    """The stand-in slope says of a word that speaks for another class that it raises the loss, even
+    where the classifier has no say left."""
+    vocabulary = [word for word in ("good", "warm", "dull", "cold") if _single(model, word)]
+    assert len(vocabulary) >= 3
+    said = torch.tensor(
+        [[-0.5, 0.5] if word in ("good", "warm") else [0.5, -0.5] for word in vocabulary]
+    )
+    scores = WordScores(tuple(vocabulary), said, torch.zeros(2), {"limit": 1e-6})
+    defense = build_defense("word-scores", Fitted(words=scores))
+    [found] = defense.gradients(model, [("the film is good",)], [1])
+    plain = build_defense("none").gradients(model, [("the film is good",)], [1])[0]
+    assert found.tokens == plain.tokens
+    place = next(
+        number
+        for number, span in enumerate(found.spans)
+        if span and span[2] == len("the film is good")
+    )
+    embeddings = model.backbone.embeddings.float()
+    old = embeddings[found.tokens[place]]
+    added = torch.from_numpy(found.gradient[place])
+    gains = {
+        word: float((embeddings[model.backbone.encode([f" {word}"])[0][0]] - old) @ added)
+        for word in vocabulary
+    }
+    against = [gains[word] for word in vocabulary if word in ("dull", "cold")]
+    with_it = [gains[word] for word in vocabulary if word in ("good", "warm")]
+    assert min(against) > max(with_it)
+    template = [number for number, span in enumerate(found.spans) if span is None]
+    share = found.gradient[template] / plain.gradient[template]
+    assert float(share.std()) < 1e-3 * abs(float(share.mean()))
+
+
+def _single(model: PrefixModel, word: str) -> bool:
+    return len(model.backbone.encode([f" {word}"])[0]) == 1
+
+
+def test_a_run_keeps_them(
+    backbone: CausalBackbone, task: Task, prefix: Prefix, tmp_path: Path
+) -> None:
+    config = WordScoresConfig(steps=40)
+    found = fit_word_scores(backbone, prefix, task, substitutes, config=config)
+    assert 0.5 < found.config["dev_clean"] <= 1
+    assert 0 <= found.config["dev_guaranteed"] <= found.config["dev_words"]
+    rows = load_split(task, "dev")
+    assert found.config["dev_examples"] == len(rows)
+    defense = build_defense("word-scores", Fitted(words=found))
+    classifier = PrefixClassifier(backbone, task, prefix, defense, Fitted(words=found))
+    classifier.save_pretrained(tmp_path / "run")
+    again = PrefixClassifier.from_pretrained(tmp_path / "run", backbone=backbone)
+    texts = [fields[0] for fields in rows_as_fields(task, rows)]
+    assert again.defense.spec == "word-scores(limit=1.0)"
+    torch.testing.assert_close(again.logits(texts), classifier.logits(texts))
+    right = (again.logits(texts).argmax(1) == torch.tensor(list(rows["label"]))).float().mean()
+    assert float(right) == pytest.approx(found.config["dev_clean"])
