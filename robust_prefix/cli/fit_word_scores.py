@@ -75,6 +75,6 @@ def fit(
             f"right, {found.config['dev_words']:.1%} by the words alone, "
             f"{found.config['dev_guaranteed']:.1%} whatever stands for the words"
         )
-    Console(stderr=True).print(shown, highlight=False)
+    Console(stderr=True).print(shown, highlight=False, soft_wrap=True)
     if json:
         print_json({"run": run, "words": len(found.words), **found.config})

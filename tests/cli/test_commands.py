@@ -345,7 +345,7 @@ def test_every_command_has_help_and_the_common_options(cli: Cli) -> None:
     assert names == {
         *("demo", "train", "fit-subspaces", "fit-synonyms", "predict", "attack", "benchmark"),
         *("certify", "ensemble", "import-peft", "export-peft", "report", "list"),
-        *("fit-detectors", "detect", "defend", "train-generation", "generate"),
+        *("fit-detectors", "fit-word-scores", "detect", "defend", "train-generation", "generate"),
     }
     for name in ("demo", "train", "fit-subspaces", "predict", "attack", "benchmark", "certify"):
         shown = cli(name, "--help")

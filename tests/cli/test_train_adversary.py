@@ -83,6 +83,32 @@ def test_synonyms_are_fitted_trained_behind_and_used(
     assert one == two
 
 
+def test_word_scores_are_fitted_and_used(
+    cli: Cli, run_dir: Path, tmp_path: Path, data_dir: Path
+) -> None:
+    lists = tmp_path / "data"
+    (lists / "lexical").mkdir(parents=True)
+    (lists / "sst2").symlink_to(data_dir / "sst2")
+    near = {"film": ["movie"], "good": ["fine", "lovely"]}
+    (lists / "lexical" / "counterfitted_neighbors.json").write_text(json.dumps(near))
+    common = ("--data-dir", lists, *FLOAT32)
+    source = ("--sources", "counterfitted-neighbors", "--limit", 2, "--json")
+    said = cli("fit-word-scores", run_dir, *common, *source)
+    assert said.exit_code == 0, said.stderr
+    told = json.loads(said.stdout)
+    assert told["limit"] == 2
+    assert f"{told['dev_guaranteed']:.1%} whatever stands for the words" in said.stderr
+    run = Run.load(run_dir)
+    assert run.words is not None
+    assert {"movie", "lovely"} <= set(run.words.words)
+    spec = ("--defense", "normalize(spelling=none)+word-scores")
+    said = cli("predict", run_dir, *FLOAT32, *spec, input="the film is good\n")
+    assert said.exit_code == 0, said.stderr
+    wrong = cli("fit-word-scores", run_dir, *common, "--limit", 0)
+    assert (wrong.exit_code, len(wrong.stderr.splitlines())) == (2, 1)
+    assert "valid limit" in wrong.stderr
+
+
 def test_a_prefix_is_trained_on_masked_text_for_the_vote_that_it_is_used_in(
     cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
 ) -> None:
