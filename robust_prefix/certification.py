@@ -1,5 +1,6 @@
-"""Certificates of a classifier's answers behind ``masked-vote``; the reasoning is in
-:mod:`robust_prefix.certificates`."""
+"""Certificates of a classifier's answers behind ``masked-vote``, whatever words are exchanged for,
+and behind ``word-scores``, within word lists; the reasoning is in
+:mod:`robust_prefix.certificates` and :mod:`robust_prefix.word_scores`."""
 
 from __future__ import annotations
 
@@ -17,13 +18,21 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from robust_prefix.certificates import lower_bound, smoothed_radius, vote_radius
-from robust_prefix.defenses import Defense, Gate, MaskedVote, TextDefense, layers
+from robust_prefix.defenses import (
+    Defense,
+    Gate,
+    MaskedVote,
+    TextDefense,
+    WordScoresDefense,
+    layers,
+)
 from robust_prefix.errors import ConfigError
 from robust_prefix.masks import Masks, count_words, every_mask, random_masks, visible_words
 from robust_prefix.prefixes import PrefixModel, margins
 from robust_prefix.tasks import Fields
+from robust_prefix.word_scores import Substitutes, words_in
 
-Method = Literal["vote", "smoothed"]
+Method = Literal["vote", "smoothed", "lists"]
 
 MARGIN_ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.4}
 """By how much the margin of one text may differ between two batches: more than twice the most that
@@ -36,7 +45,7 @@ class CertifyConfig:
 
     Attributes:
         method: ``vote`` certifies the answer that is given, ``smoothed`` that of the vote of all
-            masks.
+            masks, ``lists`` the answer behind ``word-scores`` against listed substitutes.
         confidence: of ``smoothed``, for each text.
         select: masks drawn to choose the answer of ``smoothed``.
         estimate: masks drawn anew to count how often it is given.
@@ -63,7 +72,8 @@ class Certificate:
         radius: substitutions of words that cannot change the answer, whatever they are.
         words: how many words of the text can be masked.
         support: of ``vote`` the share of the copies' ballots for the answer, of ``smoothed`` the
-            lower bound of its share of all masks.
+            lower bound of its share of all masks, of ``lists`` how far the words put it ahead at
+            least, in logits.
         first_column: the words may be in any column from this one on; those before must stay.
     """
 
@@ -80,6 +90,7 @@ def certify(
     texts: Sequence[Fields],
     config: CertifyConfig | None = None,
     batch_size: int = 32,
+    substitutes: Substitutes | None = None,
 ) -> Iterator[Certificate]:
     """The certificate of each text, in order, as soon as it is known.
 
@@ -87,10 +98,16 @@ def certify(
     must read each word for itself, so that no more words change behind them; the vote may wrap any
     defence that answers the same text the same way.
 
+    Args:
+        substitutes: what may stand for a lower-case word; ``lists`` needs it.
+
     Raises:
         ConfigError: the defence is not certified, and why.
     """
     config = config or CertifyConfig()
+    if config.method == "lists":
+        yield from _listed(model, defense, texts, substitutes, batch_size)
+        return
     outer, vote = _certifiable(defense, config.method)
     read = [_read(outer, fields) for fields in texts]
     if config.method == "vote":
@@ -99,6 +116,31 @@ def certify(
         for number, fields in enumerate(read):
             rng = np.random.default_rng((config.seed, number))
             yield _smoothed(model, vote, fields, config, rng, batch_size)
+
+
+def _listed(
+    model: PrefixModel,
+    defense: Defense[Any],
+    texts: Sequence[Fields],
+    substitutes: Substitutes | None,
+    batch_size: int,
+) -> Iterator[Certificate]:
+    if not isinstance(defense, WordScoresDefense) or substitutes is None:
+        raise ConfigError(
+            f"expected {WordScoresDefense.name} in front and word lists for method lists, got "
+            f"{defense.spec!r} {'and no lists' if substitutes is None else ''}; others are "
+            "certified by method vote"
+        )
+    answers = defense.logits(model, texts, batch_size).argmax(-1).tolist()
+    for fields, label in zip(texts, answers, strict=True):
+        worst = defense.fitted.worst(fields, label, substitutes)
+        yield Certificate(
+            label,
+            defense.radius(fields, label, substitutes) or 0,
+            words=len(words_in(fields)),
+            support=min(float(each) for number, each in enumerate(worst) if number != label),
+            first_column=len(fields) - 1,
+        )
 
 
 def _certifiable(

@@ -60,24 +60,34 @@ class WordScores:
                 found[number] += self.scores[rows].sum(0)
         return found
 
-    def worst(self, fields: Fields, label: int, substitutes: Substitutes) -> Tensor:
-        """The least that the words can say for ``label`` ahead of each class.
+    def ahead(self, fields: Fields, label: int, substitutes: Substitutes) -> tuple[Tensor, Tensor]:
+        """How far the words put ``label`` ahead, and how much of that each of them can lose.
 
-        Every word stands as itself or as one of its substitutes, whichever is worst; the classes
-        are taken one by one, so that against several the bound may be lower than any text reaches.
+        A word loses most where it stands as the substitute that is worst against a class; the
+        classes are taken one by one, so that several may not all lose that much at once.
 
         Returns:
-            float32 ``(classes,)``, zero at ``label``.
+            float32 ``(classes,)``, zero at ``label``, and ``(words, classes)``, never negative.
         """
         ahead = self.bias[label] - self.bias
+        lost = []
         for word in words_in(fields):
-            choices = {word, *map(str.lower, substitutes(word))}
-            rows = [self.rows[choice] for choice in choices if choice in self.rows]
-            scores = self.scores[rows]
-            if len(rows) < len(choices):  # one that is not known says nothing
-                scores = torch.cat([scores, torch.zeros(1, len(self.bias))])
-            ahead = ahead + (scores[:, [label]] - scores).min(0).values
-        return ahead
+            choices = dict.fromkeys([word, *map(str.lower, substitutes(word))])
+            scores = torch.stack([self._says(choice) for choice in choices])
+            differences = scores[:, [label]] - scores
+            ahead = ahead + differences[0]
+            lost.append(differences[0] - differences.min(0).values)
+        return ahead, torch.stack(lost) if lost else torch.zeros(0, len(self.bias))
+
+    def worst(self, fields: Fields, label: int, substitutes: Substitutes) -> Tensor:
+        """How far the words put ``label`` ahead at least, whichever substitutes they stand as;
+        float32 ``(classes,)``, zero at ``label``."""
+        ahead, lost = self.ahead(fields, label, substitutes)
+        return ahead - lost.sum(0)
+
+    def _says(self, word: str) -> Tensor:
+        row = self.rows.get(word)
+        return torch.zeros(len(self.bias)) if row is None else self.scores[row]
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robust_prefix import PrefixClassifier
 from robust_prefix.backbones import CausalBackbone
+from robust_prefix.certification import CertifyConfig, certify
 from robust_prefix.configs import WordScoresConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import Defense, Fitted, WordScoresDefense, build_defense
@@ -93,6 +94,39 @@ def test_what_is_guaranteed_holds_whatever_the_classifier_says(text: str, label:
 class _Two:
     class task:
         labels = ("negative", "positive")
+
+
+@given(text=texts, label=st.integers(0, 1))
+def test_so_many_words_may_be_exchanged_and_no_more(text: str, label: int) -> None:
+    defense = WordScoresDefense(SCORES)
+    radius = defense.radius((text,), label, substitutes)
+    versions = every_version(text)
+    changed = [sum(map(str.__ne__, each.split(), text.split())) for each in versions]
+    sums = SCORES.sums([(version,) for version in versions])
+    held = (sums[:, label] - sums[:, 1 - label] > defense.limit + 1e-4).tolist()
+    if radius is None:
+        assert not held[0]
+        return
+    assert all(ok for ok, count in zip(held, changed, strict=True) if count <= radius)
+    if radius < len(text.split()):
+        assert not all(ok for ok, count in zip(held, changed, strict=True) if count <= radius + 1)
+
+
+def test_certificates_within_the_lists(model: PrefixModel) -> None:
+    examples: list[Fields] = [("a good good film",), ("a bad film",), ("a",)]
+    defense = WordScoresDefense(SCORES)
+    config = CertifyConfig(method="lists")
+    found = list(certify(model, defense, examples, config, substitutes=substitutes))
+    answers = defense.logits(model, examples).argmax(1).tolist()
+    assert [each.label for each in found] == answers
+    assert (answers[0], found[0].radius, found[0].words) == (1, 4, 4)
+    assert found[0].support == pytest.approx(2 * 0.6 + 0.1)
+    assert found[2].radius == 0
+    for bad in (build_defense("none"), build_defense("masked-vote")):
+        with pytest.raises(ConfigError, match="expected word-scores in front"):
+            list(certify(model, bad, examples, config, substitutes=substitutes))
+    with pytest.raises(ConfigError, match="no lists"):
+        list(certify(model, defense, examples, config))
 
 
 def test_something_is_guaranteed_and_not_everything() -> None:

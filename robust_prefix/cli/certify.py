@@ -34,7 +34,8 @@ def certify_run(
     defense: Annotated[
         str,
         typer.Option(
-            help="One with masked-vote: masked-vote(copies=10, mask=0.9); default is the run's own."
+            help="One with masked-vote: masked-vote(copies=10, mask=0.9); word-scores with method "
+            "lists; default is the run's own."
         ),
     ] = "masked-vote",
     split: Annotated[str, typer.Option(help="Which texts: train, dev or test.")] = "test",
@@ -43,7 +44,7 @@ def certify_run(
         str,
         typer.Option(
             help="vote: of the answer itself, without chance; smoothed: of the vote of all masks, "
-            "which is estimated."
+            "which is estimated; lists: of word-scores, within the word lists it was fitted to."
         ),
     ] = "vote",
     confidence: Annotated[float, typer.Option(help="Of smoothed, for each text.")] = 0.999,
@@ -70,6 +71,7 @@ def certify_run(
     """Certify answers against substitutions of words; write certificates.csv and summary.json."""
     from robust_prefix.certification import CertifyConfig, certify
     from robust_prefix.classifier import PrefixClassifier
+    from robust_prefix.cli.lexical import substitutes_from
     from robust_prefix.data import load_split
     from robust_prefix.evaluation.bench import sample_examples
     from robust_prefix.evaluation.certified import (
@@ -92,13 +94,18 @@ def certify_run(
         run, defense, device=device.value, dtype=dtype.value, data_dir=data_dir
     )
     model, tested = classifier.model, classifier.defense
+    words = classifier.fitted.words
+    substitutes = None
+    if words is not None and config.method == "lists":
+        substitutes = substitutes_from(data_dir, words.config.get("sources"))
     records = [
         record
         for folder in attacks or ()
         for record in _records(folder, tested.spec, model.prefix.fingerprint)
     ]
     rows: list[Certified] = []
-    found = certify(model, tested, [example.fields for example in examples], config)
+    texts = [example.fields for example in examples]
+    found = certify(model, tested, texts, config, substitutes=substitutes)
     with progress("certifying", len(examples)) as advance:
         for example, certificate in zip(examples, found, strict=True):
             rows.append(Certified(example, certificate))
@@ -117,7 +124,7 @@ def certify_run(
         **summarize(rows),
     }
     if attacks:
-        outcome = tried(rows, records)
+        outcome = tried(rows, records, substitutes)
         summary["attacks"] = {"inside": outcome.inside, "broken": len(outcome.broken)}
     write_text(out / "certificates.csv", certificates_csv(rows, task.labels))
     write_json(out / "summary.json", summary)

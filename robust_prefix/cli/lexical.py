@@ -29,14 +29,14 @@ def clusters_for(
 
 
 def substitutes_from(
-    data_dir: Path | None, sources: Sequence[str]
+    data_dir: Path | None, sources: Sequence[str] | None = None
 ) -> Callable[[str], Sequence[str]]:
-    """The synonyms of a lower-case word in word lists.
+    """The synonyms of a lower-case word in word lists, all of them where none is named.
 
     Raises:
         ConfigError: a source is unknown.
         ResourceError: a word list is missing.
     """
-    from attacks.lexicon import synonyms
+    from attacks.lexicon import SOURCES, synonyms
 
-    return synonyms(data_dir, sources)
+    return synonyms(data_dir, sources or SOURCES)

@@ -28,8 +28,9 @@ from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Inputs, PrefixModel
 from robust_prefix.prefixes.hard_prompt import readable_tokens
 from robust_prefix.tasks import Fields
-from robust_prefix.word_scores import Substitutes, WordScores, bounded
+from robust_prefix.word_scores import Substitutes, WordScores, bounded, words_in
 
+_ROUNDING = 1e-4  # of a sum of some hundred scores in float32
 _RIDGE = 1e-2  # of the mean squared embedding: the map from embeddings to scores stays small
 
 
@@ -94,11 +95,20 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         """See ``WrappingDefense``; the text itself."""
         return [fields]
 
+    def radius(self, fields: Fields, label: int, substitutes: Substitutes) -> int | None:
+        """How many words may stand as a listed substitute and ``label`` is the answer for certain,
+        whatever the classifier says; None where it is not certain of the text itself."""
+        ahead, lost = self.fitted.ahead(fields, label, substitutes)
+        others = torch.arange(len(ahead)) != label
+        # at worst those words are exchanged first that lose most
+        taken = lost.sort(0, descending=True).values.cumsum(0)
+        left = torch.cat([ahead[None], ahead - taken])[:, others]
+        sure = (left > self.limit + _ROUNDING).all(1).tolist()
+        return max((number for number, held in enumerate(sure) if held), default=None)
+
     def guaranteed(self, fields: Fields, label: int, substitutes: Substitutes) -> bool:
         """Whether ``label`` is the answer whichever substitutes the words stand as."""
-        ahead = self.fitted.worst(fields, label, substitutes)
-        others = torch.arange(len(ahead)) != label
-        return bool((ahead[others] > self.limit).all())
+        return self.radius(fields, label, substitutes) == len(words_in(fields))
 
     def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
         return self._combined(model, inputs.texts, self.inner.run(model, inputs).float())

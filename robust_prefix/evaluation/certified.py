@@ -18,7 +18,9 @@ from robust_prefix.evaluation.formats import interval, percent
 from robust_prefix.evaluation.protocols import Example
 from robust_prefix.evaluation.records import Record
 from robust_prefix.evaluation.statistics import Estimate, wilson
+from robust_prefix.synonyms import WORD
 from robust_prefix.tasks import Fields
+from robust_prefix.word_scores import Substitutes
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,26 @@ def words_substituted(original: Fields, changed: Fields, first_column: int = 0) 
     return sum(x != y for before, after in pairs for x, y in zip(before, after, strict=True))
 
 
+def listed_substitutions(
+    original: Fields, changed: Fields, substitutes: Substitutes, first_column: int = 0
+) -> int | None:
+    """How many words were exchanged for listed substitutes; None where anything else was changed,
+    upper and lower case aside."""
+    if original[:first_column] != changed[:first_column]:
+        return None
+    count = 0
+    for before, after in zip(original[first_column:], changed[first_column:], strict=True):
+        between = [WORD.sub(" ", text).split() for text in (before, after)]
+        words = [[word.lower() for word in WORD.findall(text)] for text in (before, after)]
+        if between[0] != between[1] or len(words[0]) != len(words[1]):
+            return None
+        pairs = [(old, new) for old, new in zip(*words, strict=True) if old != new]
+        if any(new not in map(str.lower, substitutes(old)) for old, new in pairs):
+            return None
+        count += len(pairs)
+    return count
+
+
 @dataclass(frozen=True)
 class Tried:
     """What attacks made of certified texts.
@@ -167,11 +189,14 @@ class Tried:
     broken: tuple[Record, ...]
 
 
-def tried(rows: Iterable[Certified], records: Iterable[Record]) -> Tried:
+def tried(
+    rows: Iterable[Certified], records: Iterable[Record], substitutes: Substitutes | None = None
+) -> Tried:
     """Hold certificates against what attacks found.
 
     Args:
         records: of the certified system alone; those of other texts are passed over.
+        substitutes: the lists that the certificates are about; any word counts where not given.
     """
     certified = {(row.example.index, row.example.fields): row.certificate for row in rows}
     inside, broken = 0, []
@@ -179,7 +204,12 @@ def tried(rows: Iterable[Certified], records: Iterable[Record]) -> Tried:
         found = certified.get((record.example, record.original))
         if found is None or found.label is None or record.adversarial is None:
             continue
-        changed = words_substituted(record.original, record.adversarial, found.first_column)
+        texts = record.original, record.adversarial
+        changed = (
+            words_substituted(*texts, found.first_column)
+            if substitutes is None
+            else listed_substitutions(*texts, substitutes, found.first_column)
+        )
         if changed is None or changed > found.radius:
             continue
         inside += 1

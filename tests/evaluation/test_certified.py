@@ -15,6 +15,7 @@ from robust_prefix.evaluation.certified import (
     Certified,
     certificates_csv,
     certified_shares,
+    listed_substitutions,
     median_radius,
     summarize,
     tried,
@@ -39,6 +40,27 @@ def test_what_is_certified_at_each_number_of_words() -> None:
     assert [share.certified.value for share in shares] == [0.8, 0.6, 0.4, 0.2]
     assert [share.accuracy.value for share in shares] == [0.6, 0.4, 0.2, 0.2]
     assert all(s.accuracy.low <= (s.accuracy.value or 0) <= s.accuracy.high for s in shares)
+
+
+@pytest.mark.parametrize(
+    ("changed", "count"),
+    [
+        pytest.param("A good film, well made", 0, id="case alone"),
+        pytest.param("a great film, well made", 1, id="one"),
+        pytest.param("a fine movie, well made", 2, id="two"),
+        pytest.param("a superb film, well made", None, id="not listed"),
+        pytest.param("a good film, well-made", None, id="joined"),
+        pytest.param("a good film; well made", None, id="punctuation"),
+        pytest.param("a good film, well made indeed", None, id="added"),
+    ],
+)
+def test_listed_substitutions(changed: str, count: int | None) -> None:
+    near = {"good": ["Great", "fine"], "film": ["movie"]}
+    found = listed_substitutions(
+        ("premise", "a good film, well made"), ("premise", changed), lambda w: near.get(w, []), 1
+    )
+    assert found == count
+    assert listed_substitutions(("a", "b"), ("c", "b"), lambda w: ["c"], 1) is None
 
 
 @pytest.mark.parametrize(
