@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
@@ -75,10 +75,6 @@ class Adapters:
     def hidden_size(self) -> int:
         """Of the states that go through it."""
         return self.up.shape[-2]
-
-    def changed(self, change: Callable[[Tensor], Tensor]) -> Adapters:
-        """With other tensors."""
-        return replace(self, down=change(self.down), up=change(self.up))
 
     def function(self, number: int) -> Activation:
         """The adapter of that number, of ``(..., hidden)``; it computes in its input's type."""

@@ -6,6 +6,7 @@ import typer
 
 from robust_prefix.cli import (
     attack,
+    average,
     benchmark,
     certify,
     defend,
@@ -41,6 +42,7 @@ app.command("fit-detectors")(fit_detectors.fit)
 app.command("import-peft")(peft.import_peft)
 app.command("export-peft")(peft.export_peft)
 app.command("ensemble")(ensemble.ensemble)
+app.command("average")(average.average)
 app.command("predict")(predict.predict)
 app.command("train-generation")(train_generation.train_generation)
 app.command("generate")(generate.generate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -127,16 +127,38 @@ class Learned:
         """Without the way back to the parameters."""
         return self._changed(Tensor.detach)
 
+    def averaged(self, others: Sequence[Learned], shares: Sequence[float]) -> Learned:
+        """The weighted mean with others, whose tensors have the same names and shapes.
+
+        Args:
+            shares: of this one first; they add up to 1.
+        """
+        sources = [each.tensors() for each in (self, *others)]
+        return self._with(
+            {
+                name: torch.stack(
+                    [share * source[name] for share, source in zip(shares, sources, strict=True)]
+                ).sum(0)
+                for name in sources[0]
+            }
+        )
+
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Learned:
-        changed = {name: change(tensor) for name, tensor in self.tensors().items()}
+        return self._with({name: change(tensor) for name, tensor in self.tensors().items()})
+
+    def _with(self, tensors: Mapping[str, Tensor]) -> Learned:
+        """With other tensors under the names of ``tensors``."""
+        adapters = self.adapters and replace(
+            self.adapters, down=tensors["adapters_down"], up=tensors["adapters_up"]
+        )
         return replace(
             self,
-            tensor=changed["prefix"],
-            soft_tokens=changed.get("soft_tokens"),
-            kernel=changed.get("kernel"),
-            head=changed.get("head"),
-            adapters=self.adapters and self.adapters.changed(change),
-            weights=own_weights(changed),
+            tensor=tensors["prefix"],
+            soft_tokens=tensors.get("soft_tokens"),
+            kernel=tensors.get("kernel"),
+            head=tensors.get("head"),
+            adapters=adapters,
+            weights=own_weights(tensors),
         )
 
 

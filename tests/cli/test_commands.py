@@ -344,7 +344,7 @@ def test_every_command_has_help_and_the_common_options(cli: Cli) -> None:
     names = {command.name for command in app.registered_commands}
     assert names == {
         *("demo", "train", "fit-subspaces", "fit-synonyms", "predict", "attack", "benchmark"),
-        *("certify", "ensemble", "import-peft", "export-peft", "report", "list"),
+        *("certify", "ensemble", "average", "import-peft", "export-peft", "report", "list"),
         *("fit-detectors", "fit-word-scores", "detect", "defend", "train-generation", "generate"),
     }
     for name in ("demo", "train", "fit-subspaces", "predict", "attack", "benchmark", "certify"):

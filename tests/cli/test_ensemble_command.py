@@ -1,4 +1,4 @@
-"""``ensemble``: runs put together and used as one."""
+"""``ensemble`` and ``average``: runs put together and used as one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.runs import Run
 
 from .conftest import Cli
@@ -72,3 +74,52 @@ def test_bad_input_is_one_line(
     runs = (run_dir, run_dir if again else other_run)
     assert message in refused("ensemble", *runs, *arguments, "--out", tmp_path / "both")
     assert not (tmp_path / "both").exists()
+
+
+def test_an_average_lies_between(
+    cli: Cli, run_dir: Path, other_run: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    common = ("--shares", "0.25,0.75", *FLOAT32, "--data-dir", data_dir, "--json")
+    said = cli("average", run_dir, other_run, "--out", tmp_path / "between", *common)
+    assert said.exit_code == 0, said.stderr
+    told = json.loads(said.stdout)
+    run, parts = Run.load(tmp_path / "between"), [Run.load(run_dir), Run.load(other_run)]
+    expected = 0.25 * parts[0].prefix.tensor + 0.75 * parts[1].prefix.tensor
+    torch.testing.assert_close(run.prefix.tensor, expected)
+    assert [part["share"] for part in run.prefix.config["averaged"]] == [0.25, 0.75]
+    assert run.subspaces is None  # they are of another prefix
+    assert told["clean_accuracy"]["n"] > 0
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        pytest.param("0.5,0.6", "2 shares that add up to 1", id="sum"),
+        pytest.param("1", "2 shares", id="one"),
+        pytest.param("a,b", "expected numbers with commas", id="words"),
+    ],
+)
+def test_bad_shares_are_one_line(
+    refused: Callable[..., str],
+    run_dir: Path,
+    other_run: Path,
+    tmp_path: Path,
+    shares: str,
+    message: str,
+) -> None:
+    out = ("--out", tmp_path / "between", "--shares", shares)
+    assert message in refused("average", run_dir, other_run, *out)
+    assert not (tmp_path / "between").exists()
+
+
+def test_prefixes_of_other_sizes_or_models_are_not_averaged(run_dir: Path) -> None:
+    prefix = Run.load(run_dir).prefix
+    longer = dataclasses.replace(prefix, tensor=torch.cat([prefix.tensor] * 2, dim=3))
+    with pytest.raises(ConfigError, match="one method and size"):
+        prefix.averaged([longer], [0.5, 0.5])
+    foreign = dataclasses.replace(prefix, base_fingerprint="0" * 16)
+    with pytest.raises(ArtifactError, match="for one base model"):
+        prefix.averaged([foreign], [0.5, 0.5])
+    words = dataclasses.replace(prefix, config={**prefix.config, "words": [1]})
+    with pytest.raises(ConfigError, match="result is numbers"):
+        words.averaged([words], [0.5, 0.5])

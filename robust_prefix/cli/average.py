@@ -1,0 +1,67 @@
+"""``robust-prefix average``: one prefix between several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from robust_prefix.cli.common import (
+    DataDirOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    JsonOption,
+    command,
+)
+from robust_prefix.cli.output import print_json
+
+
+@command
+def average(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Run directories, or zoo:NAME, trained from one another."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Run directory to write.")],
+    shares: Annotated[
+        str | None,
+        typer.Option(help="Of each run, with commas, adding up to 1; equal where not given."),
+    ] = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = Device.auto,
+    dtype: DtypeOption = Dtype.auto,
+    json: JsonOption = False,
+) -> None:
+    """Average prefixes into one that costs no more than any: between a clean and a robust one there
+    is often one that is nearly both. A default defence that rewrites text is kept from the first
+    run; what was fitted to one prefix is not for another."""
+    from robust_prefix.backbones import load_backbone
+    from robust_prefix.defenses import MaskedVote, TextDefense, build_defense
+    from robust_prefix.errors import ConfigError
+    from robust_prefix.evaluation.accuracy import describe, measured_run
+    from robust_prefix.runs import Run
+
+    first, *others = [Run.load(name, data_dir) for name in runs]
+    try:
+        given = [float(share) for share in shares.split(",")] if shares else None
+    except ValueError:
+        raise ConfigError(
+            f"expected numbers with commas between them as shares, got {shares!r}"
+        ) from None
+    given = given or [1 / len(runs)] * len(runs)
+    prefix = first.prefix.averaged([run.prefix for run in others], given)
+    backbone = load_backbone(prefix.base_model, device=device.value, dtype=dtype.value)
+    before = build_defense(first.defense, first.fitted)
+    reader = before if isinstance(before, TextDefense | MaskedVote) else None
+    run = measured_run(backbone, first.task, prefix, defense=reader, synonyms=first.synonyms)
+    run.save(out)
+    clean = run.measurements["clean_accuracy"]
+    Console(stderr=True).print(f"{out}: accuracy {describe(clean)} on {clean['split']}")
+    if json:
+        print_json({"out": str(out), **run.measurements})
