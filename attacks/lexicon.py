@@ -50,7 +50,8 @@ def synonyms(
             names = wordnet_synonyms(found["wordnet"], word.lower())
             words += [match_case(name, word) for name in names if _ONE_WORD.fullmatch(name)]
         if "counterfitted-neighbors" in found:
-            words += neighbors_of(word, load_neighbors(found["counterfitted-neighbors"]))
+            near = neighbors_of(word, load_neighbors(found["counterfitted-neighbors"]))
+            words += [name for name in near if _ONE_WORD.fullmatch(name)]
         return tuple(name for name in dict.fromkeys(words) if name != word)
 
     return substitutes

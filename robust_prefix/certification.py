@@ -29,8 +29,9 @@ from robust_prefix.defenses import (
 from robust_prefix.errors import ConfigError
 from robust_prefix.masks import Masks, count_words, every_mask, random_masks, visible_words
 from robust_prefix.prefixes import PrefixModel, margins
+from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields
-from robust_prefix.word_scores import Substitutes, words_in
+from robust_prefix.word_scores import words_in
 
 Method = Literal["vote", "smoothed", "lists"]
 
@@ -69,7 +70,8 @@ class Certificate:
 
     Attributes:
         label: class number of the answer; None where ``smoothed`` abstained.
-        radius: substitutions of words that cannot change the answer, whatever they are.
+        radius: substitutions of words that cannot change the answer, whatever they are; of
+            ``lists`` listed ones.
         words: how many words of the text can be masked.
         support: of ``vote`` the share of the copies' ballots for the answer, of ``smoothed`` the
             lower bound of its share of all masks, of ``lists`` how far the words put it ahead at
@@ -128,8 +130,8 @@ def _listed(
     if not isinstance(defense, WordScoresDefense) or substitutes is None:
         raise ConfigError(
             f"expected {WordScoresDefense.name} in front and word lists for method lists, got "
-            f"{defense.spec!r} {'and no lists' if substitutes is None else ''}; others are "
-            "certified by method vote"
+            f"{defense.spec!r}{'' if substitutes else ' and no lists'}; what rewrites words before "
+            "it may rewrite substitutes, and other defences are certified by method vote"
         )
     answers = defense.logits(model, texts, batch_size).argmax(-1).tolist()
     for fields, label in zip(texts, answers, strict=True):

@@ -32,18 +32,7 @@ def ensemble_runs(runs: Sequence[Run], combine: Combine = "mean") -> Run:
             "expected two or more different prefixes, got "
             f"{', '.join(prefix.fingerprint for prefix in prefixes)}; name each run once"
         )
-    for what, values in (
-        ("base model", [prefix.base_fingerprint for prefix in prefixes]),
-        ("task", [run.task.to_dict() for run in runs]),
-        ("defences before the prefix", [_outer(run) for run in runs]),
-        ("synonym clusters", [run.synonyms for run in runs]),
-    ):
-        for number, value in enumerate(values):
-            if value != values[0]:
-                raise ConfigError(
-                    f"expected runs that agree in {what}, got another in run {number + 1} than in "
-                    "the first; put only like runs together"
-                )
+    check_alike(runs)
     check_together(prefixes)
     first, members = runs[0], tuple(prefixes[1:])
     own = Ensemble(members, combine=combine).spec
@@ -58,6 +47,22 @@ def ensemble_runs(runs: Sequence[Run], combine: Combine = "mean") -> Run:
         detectors=first.detectors,
         words=first.words,
     )
+
+
+def check_alike(runs: Sequence[Run]) -> None:
+    """Raise ConfigError where runs differ in base model, task or what is read before."""
+    for what, values in (
+        ("base model", [run.prefix.base_fingerprint for run in runs]),
+        ("task", [run.task.to_dict() for run in runs]),
+        ("defences before the prefix", [_outer(run) for run in runs]),
+        ("synonym clusters", [run.synonyms for run in runs]),
+    ):
+        for number, value in enumerate(values):
+            if value != values[0]:
+                raise ConfigError(
+                    f"expected runs that agree in {what}, got another in run {number + 1} than in "
+                    "the first; put only like runs together"
+                )
 
 
 def _outer(run: Run) -> list[str]:

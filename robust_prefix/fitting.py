@@ -16,8 +16,9 @@ from robust_prefix.errors import ConfigError, InputError
 from robust_prefix.prefixes import Prefix, PrefixModel, margins, plain_scores
 from robust_prefix.progress import progress
 from robust_prefix.subspaces import StreamingCovariance, Subspaces
+from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields, Task
-from robust_prefix.word_scores import Substitutes, WordScores, bounded, fit_scores
+from robust_prefix.word_scores import WordScores, bounded, fit_scores
 
 _CHUNK = 512  # texts between two looks at the progress bar
 
@@ -117,6 +118,7 @@ def fit_word_scores(
         list(rows["label"]),
         _asked(model, texts, config.batch_size, "training texts"),
         substitutes,
+        prefix.fingerprint,
         config,
     )
     if "dev" not in task.splits:

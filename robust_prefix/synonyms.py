@@ -18,6 +18,10 @@ from robust_prefix.errors import ArtifactError
 from robust_prefix.files import read_json, write_json
 from robust_prefix.tasks import Fields
 
+Substitutes = Callable[[str], Sequence[str]]
+"""What may stand for a word, one word each as :data:`WORD` reads them; nothing for one that may not
+change."""
+
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 """Letters, with apostrophes and hyphens inside."""
 
@@ -80,7 +84,7 @@ class SynonymClusters:
 
 
 def fit_synonyms(
-    texts: Iterable[Fields], substitutes: Callable[[str], Sequence[str]], **config: Any
+    texts: Iterable[Fields], substitutes: Substitutes, **config: Any
 ) -> SynonymClusters:
     """Clusters for the words of training texts and for all that may stand for them.
 

@@ -10,7 +10,8 @@ fitted to stand beside a classifier whose own say is bounded, and so to what tha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +25,8 @@ from robust_prefix.artifacts import load_tensors, save_tensors
 from robust_prefix.configs import WordScoresConfig
 from robust_prefix.errors import ArtifactError, InputError
 from robust_prefix.progress import progress
-from robust_prefix.synonyms import WORD
+from robust_prefix.synonyms import WORD, Substitutes
 from robust_prefix.tasks import Fields
-
-Substitutes = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,23 @@ class WordScores:
         words: lower-case words, the rows of ``scores``; any other word says nothing.
         scores: float32 ``(words, classes)``.
         bias: float32 ``(classes,)``.
+        prefix_fingerprint: of the prefix that they were fitted beside.
         config: of the fit.
     """
 
     words: tuple[str, ...]
     scores: Tensor
     bias: Tensor
+    prefix_fingerprint: str
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits from the words and the numbers."""
+        digest = hashlib.blake2b("\0".join(self.words).encode(), digest_size=4)
+        for tensor in (self.scores, self.bias):
+            digest.update(tensor.float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def rows(self) -> Mapping[str, int]:
@@ -96,7 +105,11 @@ class WordScores:
             StorageError: writing failed; nothing is left behind.
         """
         tensors = {"scores": self.scores, "bias": self.bias}
-        metadata = {"words": list(self.words), "config": dict(self.config)}
+        metadata = {
+            "words": list(self.words),
+            "prefix_fingerprint": self.prefix_fingerprint,
+            "config": dict(self.config),
+        }
         save_tensors(path, "word scores", tensors, metadata)
 
     @classmethod
@@ -109,13 +122,14 @@ class WordScores:
         tensors, metadata = load_tensors(path, "word scores")
         try:
             words, config = tuple(metadata["words"]), metadata["config"]
+            prefix = metadata["prefix_fingerprint"]
             scores, bias = tensors["scores"], tensors["bias"]
             fits = scores.shape == (len(words), len(bias)) and float(config["limit"]) > 0
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"expected word scores in {path}, got {error!r}") from None
         if not fits or not all(isinstance(word, str) for word in words):
             raise ArtifactError(f"expected a row of scores for each word in {path}, got others")
-        return cls(words, scores, bias, config)
+        return cls(words, scores, bias, prefix, config)
 
 
 def words_in(fields: Fields) -> list[str]:
@@ -134,6 +148,7 @@ def fit_scores(
     labels: Sequence[int],
     said: Tensor,
     substitutes: Substitutes,
+    prefix_fingerprint: str,
     config: WordScoresConfig | None = None,
 ) -> WordScores:
     """Fit the scores of all words of the texts and of all that may stand for them.
@@ -143,6 +158,7 @@ def fit_scores(
         labels: class numbers.
         said: what the classifier beside the scores says of the texts ``(texts, classes)``.
         substitutes: what may stand for a lower-case word.
+        prefix_fingerprint: of the classifier beside the scores.
         config: settings of the fit.
 
     Raises:
@@ -178,6 +194,7 @@ def fit_scores(
         corpus.words,
         scores().detach(),
         bias.detach(),
+        prefix_fingerprint,
         {**dataclasses.asdict(config), "examples": len(texts)},
     )
 
@@ -231,5 +248,5 @@ class _Corpus:
         index = self.replaced[:, None, None].expand_as(ahead)
         start = ahead.new_zeros(count, *ahead.shape[1:])
         most = start.scatter_reduce(0, index, ahead, "amax", include_self=False)
-        sums = self.sums(most)
-        return sums[torch.arange(self.texts), truth]
+        empty = scores.new_zeros(self.texts, scores.shape[1])
+        return empty.index_add(0, self.text, most[self.row, truth[self.text]])

@@ -273,7 +273,7 @@ def test_every_spec_builds_the_same_defence_again(
     for name in DEFENSES:
         settings = {"random-prefix": "(rms=0.25)", "gate": "+projection"}.get(name, "")
         clusters = SynonymClusters({})
-        words = WordScores((), torch.zeros(0, 2), torch.zeros(2), {"limit": 1.0})
+        words = WordScores((), torch.zeros(0, 2), torch.zeros(2), "", {"limit": 1.0})
         fitted = Fitted(spaces, clusters, (prefix,), detectors, words)
         defense = build_defense(name + settings, fitted)
         assert build_defense(defense.spec, fitted).spec == defense.spec

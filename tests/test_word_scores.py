@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,7 +36,12 @@ NEAR = {
 }
 WORDS = ("good", "fine", "great", "bad", "poor", "tough", "film", "movie")
 SAID = [[-1.0, 1.0], [-0.4, 0.2], [-1.2, 1.5], [1.4, -1.0], [1.0, -1.0], [0.1, 0.0], [0, 0], [0, 0]]
-SCORES = WordScores(WORDS, torch.tensor(SAID), torch.tensor([0.0, 0.1]), {"limit": 0.5})
+SCORES = WordScores(WORDS, torch.tensor(SAID), torch.tensor([0.0, 0.1]), "", {"limit": 0.5})
+
+
+def scores_for(model: PrefixModel) -> WordScores:
+    """Those, as if they had been fitted beside the model's prefix."""
+    return dataclasses.replace(SCORES, prefix_fingerprint=model.prefix.fingerprint)
 
 
 def substitutes(word: str) -> Sequence[str]:
@@ -58,44 +65,6 @@ def test_the_worst_case_is_that_of_all_versions(text: str, label: int) -> None:
     )
 
 
-class Whatever(Defense[NoSettings]):
-    """A classifier that says the worst it can: it knows the label and is sure of another."""
-
-    name = "whatever"
-    summary = "wrong"
-
-    def __init__(self, label: int) -> None:
-        super().__init__()
-        self.label = label
-
-    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
-        raise NotImplementedError
-
-    def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
-        return -40.0 * torch.eye(2)[[self.label] * len(texts)]
-
-
-@given(text=texts, label=st.integers(0, 1))
-def test_what_is_guaranteed_holds_whatever_the_classifier_says(text: str, label: int) -> None:
-    defense = WordScoresDefense(SCORES, Whatever(label))
-    scores = defense._combined(
-        _Two(),  # type: ignore[arg-type]
-        [(version,) for version in every_version(text)],
-        -40.0 * torch.eye(2)[[label] * len(every_version(text))],
-    )
-    held = bool((scores.argmax(1) == label).all())
-    if defense.guaranteed((text,), label, substitutes):
-        assert held
-    # For two classes the bound is reached: what is not guaranteed does fall.
-    elif (scores[:, 0] != scores[:, 1]).all():
-        assert not held
-
-
-class _Two:
-    class task:
-        labels = ("negative", "positive")
-
-
 @given(text=texts, label=st.integers(0, 1))
 def test_so_many_words_may_be_exchanged_and_no_more(text: str, label: int) -> None:
     defense = WordScoresDefense(SCORES)
@@ -114,7 +83,7 @@ def test_so_many_words_may_be_exchanged_and_no_more(text: str, label: int) -> No
 
 def test_certificates_within_the_lists(model: PrefixModel) -> None:
     examples: list[Fields] = [("a good good film",), ("a bad film",), ("a",)]
-    defense = WordScoresDefense(SCORES)
+    defense = WordScoresDefense(scores_for(model))
     config = CertifyConfig(method="lists")
     found = list(certify(model, defense, examples, config, substitutes=substitutes))
     answers = defense.logits(model, examples).argmax(1).tolist()
@@ -129,12 +98,58 @@ def test_certificates_within_the_lists(model: PrefixModel) -> None:
         list(certify(model, defense, examples, config))
 
 
-def test_something_is_guaranteed_and_not_everything() -> None:
+class Contrary(Defense[NoSettings]):
+    """A classifier that knows the label and is sure of another class, whatever the text."""
+
+    name = "contrary"
+    summary = "wrong"
+
+    def __init__(self, label: int) -> None:
+        super().__init__()
+        self.label = label
+
+    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
+        scores = torch.zeros(len(inputs), len(model.task.labels))
+        scores[:, self.label] = -40.0
+        return scores
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=texts, label=st.integers(0, 1))
+def test_what_is_certain_holds_whatever_the_classifier_says(
+    model: PrefixModel, text: str, label: int
+) -> None:
+    defense = WordScoresDefense(scores_for(model), Contrary(label))
+    versions = every_version(text)
+    changed = [sum(map(str.__ne__, each.split(), text.split())) for each in versions]
+    answers = defense.logits(model, [(version,) for version in versions])
+    ahead = (answers[:, label] - answers[:, 1 - label]).tolist()
+    radius = defense.radius((text,), label, substitutes)
+    if radius is None:
+        return
+    assert all(lead > 0 for lead, count in zip(ahead, changed, strict=True) if count <= radius)
+    if radius < len(text.split()):
+        # For two classes the bound is reached.
+        further = [a for a, count in zip(ahead, changed, strict=True) if count <= radius + 1]
+        assert min(further) < 1e-3
+
+
+def test_every_word_of_a_text_may_be_certain_or_none() -> None:
     defense = WordScoresDefense(SCORES)
-    assert defense.guaranteed(("a good good film",), 1, substitutes)
-    assert not defense.guaranteed(("a film",), 1, substitutes)
+    assert defense.radius(("a good good film",), 1, substitutes) == 4
+    assert defense.radius(("a film",), 1, substitutes) is None
     # "tough" may stand for "bad" and says next to nothing
-    assert not defense.guaranteed(("a bad film",), 0, substitutes)
+    assert defense.radius(("a Bad film",), 0, substitutes) == 0
+
+
+def test_three_classes_and_the_last_of_two_columns() -> None:
+    said = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.9]])
+    scores = WordScores(("cat", "dog", "don't"), said, torch.zeros(3), "", {"limit": 0.5})
+    near = {"cat": ("dog",), "dog": ("Don't",)}
+    ahead, lost = scores.ahead(("cat cat cat", "Cat dog"), 0, lambda word: near.get(word, ()))
+    torch.testing.assert_close(ahead, torch.tensor([0.0, 0.0, 1.0]))
+    # "don't" says less for the second class than "dog" does, and more for the third
+    torch.testing.assert_close(lost, torch.tensor([[0.0, 2.0, 1.0], [0.0, 0.0, 0.9]]))
 
 
 @given(st.lists(st.floats(-50, 50), min_size=3, max_size=3), st.floats(0.1, 5))
@@ -166,6 +181,7 @@ def test_the_fit_trusts_words_that_cannot_be_turned() -> None:
             labels,
             torch.zeros(len(labels), 2),
             lambda word: turned.get(word, ()),
+            "",
             WordScoresConfig(robust_weight=weight, steps=100),
         )
         for weight in (0.0, 0.9)
@@ -188,13 +204,13 @@ def test_no_score_is_larger_than_allowed_and_the_fit_is_the_same_again() -> None
     examples, labels = toy()
     config = WordScoresConfig(largest=0.2, steps=60)
     first, second = (
-        fit_scores(examples, labels, torch.zeros(len(labels), 2), substitutes, config)
+        fit_scores(examples, labels, torch.zeros(len(labels), 2), substitutes, "", config)
         for _ in range(2)
     )
     assert 0.15 < float(first.scores.abs().max()) <= 0.2
     assert torch.equal(first.scores, second.scores)
     with pytest.raises(InputError, match="expected texts"):
-        fit_scores([], [], torch.zeros(0, 2), substitutes)
+        fit_scores([], [], torch.zeros(0, 2), substitutes, "")
 
 
 def test_they_are_read_back_as_they_were(tmp_path: Path) -> None:
@@ -203,7 +219,7 @@ def test_they_are_read_back_as_they_were(tmp_path: Path) -> None:
     again = WordScores.load(path)
     assert (again.words, dict(again.config)) == (SCORES.words, dict(SCORES.config))
     assert torch.equal(again.scores, SCORES.scores)
-    WordScores(WORDS[:3], SCORES.scores, SCORES.bias, {"limit": 1.0}).save(path)
+    WordScores(WORDS[:3], SCORES.scores, SCORES.bias, "", {"limit": 1.0}).save(path)
     with pytest.raises(ArtifactError, match="a row of scores for each word"):
         WordScores.load(path)
     path.write_bytes(path.read_bytes()[:50])
@@ -213,14 +229,15 @@ def test_they_are_read_back_as_they_were(tmp_path: Path) -> None:
 
 def test_scores_are_added_to_what_is_bounded(model: PrefixModel) -> None:
     examples: list[Fields] = [("the film is good",), ("a plot",)]
-    defense = build_defense("word-scores", Fitted(words=SCORES))
-    assert defense.spec == "word-scores(limit=0.5)"
+    fitted = scores_for(model)
+    defense = build_defense("word-scores", Fitted(words=fitted))
+    assert defense.spec == f"word-scores(limit=0.5, table={fitted.fingerprint})"
     found = defense.logits(model, examples)
     plain = build_defense("none").logits(model, examples)
     sums = torch.tensor([[-1.0, 1.1], [0.0, 0.1]])
     torch.testing.assert_close(found - sums, bounded(plain, 0.5))
     wider = build_defense(
-        "normalize+word-scores(limit=9)+synonyms", Fitted(words=SCORES, synonyms=_no_clusters())
+        "normalize+word-scores(limit=9)+synonyms", Fitted(words=fitted, synonyms=_no_clusters())
     )
     torch.testing.assert_close(
         wider.logits(model, examples) - sums, plain - plain.max(1, keepdim=True).values
@@ -240,9 +257,15 @@ def test_what_does_not_fit_is_one_clear_line(model: PrefixModel) -> None:
         build_defense("synonyms+word-scores", Fitted(words=SCORES, synonyms=_no_clusters()))
     with pytest.raises(ConfigError, match="valid limit"):
         build_defense("word-scores(limit=0)", Fitted(words=SCORES))
-    three = WordScores(("a",), torch.zeros(1, 3), torch.zeros(3), {"limit": 1.0})
+    three = WordScores(
+        ("a",), torch.zeros(1, 3), torch.zeros(3), model.prefix.fingerprint, {"limit": 1.0}
+    )
     with pytest.raises(ArtifactError, match="word scores for 2 classes, got them for 3"):
         build_defense("word-scores", Fitted(words=three)).logits(model, [("a",)])
+    with pytest.raises(ArtifactError, match="expected word scores for the prefix"):
+        build_defense("word-scores", Fitted(words=SCORES)).logits(model, [("a",)])
+    with pytest.raises(ArtifactError, match="expected the word scores aaaaaaaa"):
+        build_defense("word-scores(table=aaaaaaaa)", Fitted(words=SCORES))
 
 
 def test_an_attacker_sees_which_words_would_change_the_scores(model: PrefixModel) -> None:
@@ -253,7 +276,9 @@ def test_an_attacker_sees_which_words_would_change_the_scores(model: PrefixModel
     said = torch.tensor(
         [[-0.5, 0.5] if word in ("good", "warm") else [0.5, -0.5] for word in vocabulary]
     )
-    scores = WordScores(tuple(vocabulary), said, torch.zeros(2), {"limit": 1e-6})
+    scores = WordScores(
+        tuple(vocabulary), said, torch.zeros(2), model.prefix.fingerprint, {"limit": 1e-6}
+    )
     defense = build_defense("word-scores", Fitted(words=scores))
     [found] = defense.gradients(model, [("the film is good",)], [1])
     plain = build_defense("none").gradients(model, [("the film is good",)], [1])[0]
@@ -296,7 +321,17 @@ def test_a_run_keeps_them(
     classifier.save_pretrained(tmp_path / "run")
     again = PrefixClassifier.from_pretrained(tmp_path / "run", backbone=backbone)
     texts = [fields[0] for fields in rows_as_fields(task, rows)]
-    assert again.defense.spec == "word-scores(limit=1.0)"
+    assert again.defense.spec == f"word-scores(limit=1.0, table={found.fingerprint})"
     torch.testing.assert_close(again.logits(texts), classifier.logits(texts))
     right = (again.logits(texts).argmax(1) == torch.tensor(list(rows["label"]))).float().mean()
     assert float(right) == pytest.approx(found.config["dev_clean"])
+
+
+def test_a_table_of_which_no_word_is_a_token_has_no_slope(model: PrefixModel) -> None:
+    scores = WordScores(
+        ("zzzz",), torch.ones(1, 2), torch.zeros(2), model.prefix.fingerprint, {"limit": 1.0}
+    )
+    [found] = build_defense("word-scores", Fitted(words=scores)).gradients(
+        model, [("a film",)], [1]
+    )
+    assert np.isfinite(found.gradient).all()

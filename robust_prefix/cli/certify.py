@@ -73,6 +73,7 @@ def certify_run(
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.cli.lexical import substitutes_from
     from robust_prefix.data import load_split
+    from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.bench import sample_examples
     from robust_prefix.evaluation.certified import (
         Certified,
@@ -103,6 +104,11 @@ def certify_run(
         for folder in attacks or ()
         for record in _records(folder, tested.spec, model.prefix.fingerprint)
     ]
+    if attacks and not records:
+        raise ConfigError(
+            f"expected records of {tested.spec!r} on this prefix in "
+            f"{', '.join(map(str, attacks))}, got none; attack this very defence"
+        )
     rows: list[Certified] = []
     texts = [example.fields for example in examples]
     found = certify(model, tested, texts, config, substitutes=substitutes)

@@ -62,8 +62,8 @@ def build_defense(text: str, fitted: Fitted | None = None) -> Defense[Any]:
     Raises:
         ConfigError: a name or a setting is unknown, or a part that wraps nothing stands before
             another.
-        ArtifactError: a part needs subspaces, synonym clusters, members or detectors and none are
-            given.
+        ArtifactError: a part needs subspaces, synonym clusters, members, detectors or word scores
+            and none are given.
     """
     fitted = fitted if fitted is not None else Fitted()
     *outer, last = parse_composition(text)

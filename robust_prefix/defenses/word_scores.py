@@ -27,8 +27,9 @@ from robust_prefix.errors import ArtifactError
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Inputs, PrefixModel
 from robust_prefix.prefixes.hard_prompt import readable_tokens
+from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields
-from robust_prefix.word_scores import Substitutes, WordScores, bounded, words_in
+from robust_prefix.word_scores import WordScores, bounded
 
 _ROUNDING = 1e-4  # of a sum of some hundred scores in float32
 _RIDGE = 1e-2  # of the mean squared embedding: the map from embeddings to scores stays small
@@ -41,19 +42,21 @@ class WordScoresDefenseConfig:
     Attributes:
         limit: how far ahead the classifier can put a class, in its logits; that of the fit where
             not given.
+        table: fingerprint of the word scores, so that a record says which; of those at hand.
     """
 
     limit: float | None = Field(default=None, gt=0)
+    table: str | None = None
 
 
 class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
     """The classifier's scores, bounded, and those of the words.
 
     Args:
-        fitted: see :func:`robust_prefix.word_scores.fit_word_scores`.
+        fitted: see :func:`robust_prefix.fitting.fit_word_scores`.
 
     Raises:
-        ArtifactError: there are no word scores, or those of other classes.
+        ArtifactError: there are no word scores, or other ones than the settings name.
     """
 
     name = "word-scores"
@@ -71,9 +74,14 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
                 "run robust-prefix fit-word-scores on the run first"
             )
         super().__init__(inner, **settings)
-        if self.config.limit is None:
-            # In the settings, and so in every record.
-            super().__init__(inner, **{**settings, "limit": fitted.config["limit"]})
+        if self.config.table not in (None, fitted.fingerprint):
+            raise ArtifactError(
+                f"expected the word scores {self.config.table} for the defence {self.name!r}, got "
+                f"{fitted.fingerprint}, which were fitted since; leave out table= to use them"
+            )
+        limit = fitted.config["limit"] if self.config.limit is None else self.config.limit
+        # In the settings, and so in every record.
+        super().__init__(inner, limit=limit, table=fitted.fingerprint)
         self.fitted = fitted
         self._directions: weakref.WeakKeyDictionary[Backbone, Tensor] = weakref.WeakKeyDictionary()
 
@@ -106,10 +114,6 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         sure = (left > self.limit + _ROUNDING).all(1).tolist()
         return max((number for number, held in enumerate(sure) if held), default=None)
 
-    def guaranteed(self, fields: Fields, label: int, substitutes: Substitutes) -> bool:
-        """Whether ``label`` is the answer whichever substitutes the words stand as."""
-        return self.radius(fields, label, substitutes) == len(words_in(fields))
-
     def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
         return self._combined(model, inputs.texts, self.inner.run(model, inputs).float())
 
@@ -117,6 +121,11 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         return self._combined(model, texts, self.inner.logits(model, texts, batch_size))
 
     def _combined(self, model: PrefixModel, texts: Sequence[Fields], said: Tensor) -> Tensor:
+        if self.fitted.prefix_fingerprint != model.prefix.fingerprint:
+            raise ArtifactError(
+                f"expected word scores for the prefix {model.prefix.fingerprint}, got some for "
+                f"{self.fitted.prefix_fingerprint}; run robust-prefix fit-word-scores on this run"
+            )
         classes = len(model.task.labels)
         if len(self.fitted.bias) != classes:
             raise ArtifactError(
@@ -138,7 +147,8 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         The bound is passed as if it were not there, and the words' scores by the linear map from
         embeddings that comes nearest to them (the stand-ins of Athalye, Carlini & Wagner, ICML
         2018, "Obfuscated Gradients Give a False Sense of Security"). With ``p`` the probability of
-        the label, the classifier's own gradient counts ``(1 - p) / (1 - p of the classifier)``.
+        the label, the classifier's own gradient counts ``(1 - p) / (1 - p of the classifier)``,
+        which for two classes is exact.
         """
         found = self.inner.gradients(model, texts, labels, through, batch_size)
         said = self.inner.logits(model, texts, batch_size)
@@ -170,6 +180,10 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
                 for token in tokens
                 if (word := backbone.decode([token]).strip().lower()) in rows
             ]
+            if not known:
+                zeros = torch.zeros(backbone.hidden_size, len(self.fitted.bias))
+                self._directions[backbone] = zeros
+                return zeros
             vectors = backbone.embeddings[[token for token, _ in known]].double().cpu()
             wanted = self.fitted.scores[[row for _, row in known]].double()
             gram = vectors.T @ vectors

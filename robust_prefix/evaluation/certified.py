@@ -18,9 +18,8 @@ from robust_prefix.evaluation.formats import interval, percent
 from robust_prefix.evaluation.protocols import Example
 from robust_prefix.evaluation.records import Record
 from robust_prefix.evaluation.statistics import Estimate, wilson
-from robust_prefix.synonyms import WORD
+from robust_prefix.synonyms import WORD, Substitutes
 from robust_prefix.tasks import Fields
-from robust_prefix.word_scores import Substitutes
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,8 @@ def tried(
             if substitutes is None
             else listed_substitutions(*texts, substitutes, found.first_column)
         )
-        if changed is None or changed > found.radius:
+        # no word changed: at most its case or the space around it, which is not certified
+        if not changed or changed > found.radius:
             continue
         inside += 1
         if record.prediction_adversarial not in (found.label, None):

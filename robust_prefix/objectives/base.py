@@ -16,13 +16,11 @@ from robust_prefix.prefixes.learned import Learned
 from robust_prefix.prefixes.method import Trainable
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.specs import build_config
+from robust_prefix.synonyms import Substitutes as Substitutes
 from robust_prefix.tasks import Fields
 
 Prompts = tuple[TokenBatch, Tensor]
 """Padded prompts and their states before the first layer, ``(batch, tokens, hidden)``."""
-
-Substitutes = Callable[[str], Sequence[str]]
-"""What may stand for a word; nothing for one that may not change."""
 
 
 @dataclass(frozen=True)

@@ -87,21 +87,23 @@ class Prefix:
 
         Raises:
             ArtifactError: they are for different base models.
-            ConfigError: they differ in what was learned, the result is words, or the shares do
-                not add up to 1.
+            ConfigError: they differ in what was learned, have words or soft tokens, or the shares
+                do not add up to 1.
         """
         everyone = (self, *others)
         if len({prefix.base_fingerprint for prefix in everyone}) > 1:
             names = ", ".join(prefix.base_fingerprint for prefix in everyone)
             raise ArtifactError(f"expected prefixes for one base model, got those for {names}")
-        if len(shares) != len(everyone) or abs(sum(shares) - 1) > 1e-6:
+        if len(shares) != len(everyone) or not abs(sum(shares) - 1) <= 1e-6:
             raise ConfigError(
                 f"expected {len(everyone)} shares that add up to 1, got {list(shares)}"
             )
         forms = [_form(prefix) for prefix in everyone]
-        if any(form != forms[0] for form in forms) or any("words" in p.config for p in everyone):
+        # Soft tokens were compiled to keys and values, and their mean is not compiled to the mean.
+        apart = any("words" in each.config or each.soft_tokens is not None for each in everyone)
+        if apart or any(form != forms[0] for form in forms):
             raise ConfigError(
-                "expected prefixes of one method and size, whose result is numbers, got "
+                "expected prefixes of one method and size, without words or soft tokens, got "
                 f"{', '.join(str(prefix.config.get('method')) for prefix in everyone)}; average "
                 "those that were trained from one another with --start"
             )
@@ -118,7 +120,10 @@ class Prefix:
             head=learned.head,
             adapters=learned.adapters,
             weights=learned.weights,
-            config={**self.config, "averaged": parts},
+            config={
+                **{k: v for k, v in self.config.items() if k not in ("dev_accuracy", "seed")},
+                "averaged": parts,
+            },
         )
 
     @property

@@ -121,5 +121,5 @@ def test_prefixes_of_other_sizes_or_models_are_not_averaged(run_dir: Path) -> No
     with pytest.raises(ArtifactError, match="for one base model"):
         prefix.averaged([foreign], [0.5, 0.5])
     words = dataclasses.replace(prefix, config={**prefix.config, "words": [1]})
-    with pytest.raises(ConfigError, match="result is numbers"):
+    with pytest.raises(ConfigError, match="without words or soft tokens"):
         words.averaged([words], [0.5, 0.5])
