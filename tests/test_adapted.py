@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import weakref
 from collections.abc import Callable
@@ -228,7 +229,7 @@ def test_in_bfloat16_and_in_float32_of_it(build: Callable[[str], Backbone], kind
     short.model.bfloat16()
     view = short.adapted(
         {name: weight.bfloat16() for name, weight in weights.items()},
-        adapters.changed(Tensor.bfloat16),
+        dataclasses.replace(adapters, down=adapters.down.bfloat16(), up=adapters.up.bfloat16()),
     )
     batch = backbone.pad(ROWS)
     nothing = torch.zeros(backbone.prefix_shape(0))
@@ -249,7 +250,9 @@ def test_in_bfloat16_and_in_float32_of_it(build: Callable[[str], Backbone], kind
 
 
 def test_gradients_lead_to_what_was_put_in(backbone: Backbone) -> None:
-    adapters = adapters_for(backbone).changed(lambda tensor: tensor.requires_grad_())
+    adapters = adapters_for(backbone)
+    adapters.down.requires_grad_()
+    adapters.up.requires_grad_()
     weights = {name: w.requires_grad_() for name, w in other_weights(backbone).items()}
     view = backbone.adapted(weights, adapters)
     batch = backbone.pad(ROWS)

@@ -22,7 +22,7 @@ FLOORS = (
     {"data"},
     {"backbones"},
     {"prefixes"},
-    {"subspaces", "synonyms", "masks", "certificates", "objectives"},
+    {"subspaces", "synonyms", "word_scores", "masks", "certificates", "objectives"},
     {"trainer", "training", "search", "lengths", "activations", "fitting", "detection"},
     {"defenses", "runs"},
     {"classifier", "certification", "ensembling"},

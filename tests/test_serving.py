@@ -119,7 +119,8 @@ def test_methods_that_change_the_model_are_answered_apart(
         torch.manual_seed(seed)
         learned = build_method("adapters(width=4)").trainable(backbone, reviews)(backbone)
         assert learned.adapters is not None
-        adapters = learned.adapters.changed(torch.randn_like)
+        down, up = map(torch.randn_like, (learned.adapters.down, learned.adapters.up))
+        adapters = dataclasses.replace(learned.adapters, down=down, up=up)
         changed = Prefix.of(dataclasses.replace(learned, adapters=adapters), backbone, {})
         server.add(PrefixClassifier(backbone, reviews, changed), f"adapted {seed}")
         adapted += [(f"adapted {seed}", text) for text in REVIEWS]
