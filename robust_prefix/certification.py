@@ -135,12 +135,11 @@ def _listed(
         )
     answers = defense.logits(model, texts, batch_size).argmax(-1).tolist()
     for fields, label in zip(texts, answers, strict=True):
-        worst = defense.fitted.worst(fields, label, substitutes)
         yield Certificate(
             label,
             defense.radius(fields, label, substitutes) or 0,
             words=len(words_in(fields)),
-            support=min(float(each) for number, each in enumerate(worst) if number != label),
+            support=defense.fitted.worst(fields, label, substitutes),
             first_column=len(fields) - 1,
         )
 

@@ -16,8 +16,8 @@ from robust_prefix.backbones import Backbone
 from robust_prefix.configs import MethodConfig, TrainingConfig
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.files import read_json, write_json
-from robust_prefix.objectives import Substitutes
 from robust_prefix.prefixes import method_of
+from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Task
 from robust_prefix.training import TextReader, train_prefix
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -17,28 +17,19 @@ from robust_prefix.backbones import Backbone
 from robust_prefix.configs import MethodConfig, PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError
-from robust_prefix.objectives import PrefixObjective, Substitutes, build_adversary
+from robust_prefix.objectives import PrefixObjective, TextReader, build_adversary
 from robust_prefix.prefixes import Prefix, method_of
 from robust_prefix.prefixes.hard_prompt import HardPrompt
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.searched import Searched
 from robust_prefix.search import check_searchable, search_words
-from robust_prefix.tasks import Fields, Task
+from robust_prefix.synonyms import Substitutes
+from robust_prefix.tasks import Task
 from robust_prefix.trainer import checkpoint_folder, finished, keep, run_trainer
+from robust_prefix.word_scores import CrossFitted
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-class TextReader(Protocol):
-    """What rewrites texts before the model reads them; a ``TextDefense`` is one."""
-
-    @property
-    def spec(self) -> str: ...
-
-    def read(self, fields: Fields) -> Fields:
-        """The text that the model gets."""
-        ...
 
 
 def train_prefix(
@@ -50,6 +41,7 @@ def train_prefix(
     start: Prefix | None = None,
     substitutes: Substitutes | None = None,
     reader: TextReader | None = None,
+    words: CrossFitted | None = None,
     seed: int = 0,
     out: str | Path | None = None,
 ) -> Prefix:
@@ -65,6 +57,8 @@ def train_prefix(
             ``attacks.lexicon``.
         reader: a defence that rewrites text, such as ``Synonyms``; the prefix is trained and
             measured on what it makes of each text, and so is to be used behind it.
+        words: scores of words that are added to the classifier's, in the loss and on dev, so that
+            the prefix learns what they leave open; it is to be used behind ``word-scores``.
         seed: of the start, where it is random, and of the order of the data.
         out: a folder for checkpoints, from which a killed run continues to the same result, for
             the loss curve ``training.json`` and the prefix; without it nothing is written. A
@@ -108,18 +102,27 @@ def train_prefix(
         settings["reader"] = reader.spec
         train_rows, dev_rows = (_read(task, rows, reader) for rows in (train_rows, dev_rows))
         substitutes = substitutes and _read_substitutes(substitutes, reader)
+    if words is not None:
+        settings["words"] = [each.fingerprint for each in (words.whole, *words.folds)]
     folder = Path(out) if out is not None else None
     if folder is not None and (before := finished(folder, settings, backbone)) is not None:
         return before
     objective = PrefixObjective(
         prompter,
         method.trainable(backbone, task, start),
-        build_adversary(training.adversary, prompter, substitutes),
+        build_adversary(training.adversary, prompter, substitutes, reader),
         rows_as_fields(task, train_rows),
         training.adversarial_weight,
         seed,
+        words,
     )
     train, dev = (_encode(prompter, rows) for rows in (train_rows, dev_rows))
+    if words is not None:
+        # Rows are in the order of ``texts`` above, as ``index`` says.
+        for row, fields in zip(train, rows_as_fields(task, train_rows), strict=True):
+            row["beside"] = words.leaving_out(row["index"]).sums([fields])[0]
+        for row, fields in zip(dev, rows_as_fields(task, dev_rows), strict=True):
+            row["beside"] = words.whole.sums([fields])[0]
     longest = max(len(row["ids"]) for row in (*train, *dev))
     if method.length(task) + longest > backbone.max_positions:
         raise ConfigError(
@@ -212,4 +215,8 @@ def _collate(backbone: Backbone, rows: list[dict[str, Any]]) -> dict[str, Tensor
     labels = torch.tensor([row["labels"] for row in rows], device=backbone.device)
     index = torch.tensor([row["index"] for row in rows])
     found = {"ids": batch.ids, "answer": batch.answer, "labels": labels, "index": index}
-    return found if batch.lengths is None else {**found, "lengths": batch.lengths}
+    if batch.lengths is not None:
+        found["lengths"] = batch.lengths
+    if "beside" in rows[0]:
+        found["beside"] = torch.stack([row["beside"] for row in rows]).to(backbone.device)
+    return found

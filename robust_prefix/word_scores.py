@@ -28,6 +28,8 @@ from robust_prefix.progress import progress
 from robust_prefix.synonyms import WORD, Substitutes
 from robust_prefix.tasks import Fields
 
+ROUNDING = 1e-4  # of a sum of some hundred scores in float32
+
 
 @dataclass(frozen=True)
 class WordScores:
@@ -82,20 +84,21 @@ class WordScores:
         lost = []
         for word in words_in(fields):
             choices = dict.fromkeys([word, *map(str.lower, substitutes(word))])
-            scores = torch.stack([self._says(choice) for choice in choices])
+            scores = torch.stack([self.says(choice) for choice in choices])
             differences = scores[:, [label]] - scores
             ahead = ahead + differences[0]
             lost.append(differences[0] - differences.min(0).values)
         return ahead, torch.stack(lost) if lost else torch.zeros(0, len(self.bias))
 
-    def worst(self, fields: Fields, label: int, substitutes: Substitutes) -> Tensor:
-        """How far the words put ``label`` ahead at least, whichever substitutes they stand as;
-        float32 ``(classes,)``, zero at ``label``."""
+    def worst(self, fields: Fields, label: int, substitutes: Substitutes) -> float:
+        """How far the words put ``label`` ahead of every other class at least, whichever
+        substitutes they stand as."""
         ahead, lost = self.ahead(fields, label, substitutes)
-        return ahead - lost.sum(0)
+        return float(besides(ahead - lost.sum(0), label).min())
 
-    def _says(self, word: str) -> Tensor:
-        row = self.rows.get(word)
+    def says(self, word: str) -> Tensor:
+        """What one word says, in whatever case, float32 ``(classes,)``."""
+        row = self.rows.get(word.lower())
         return torch.zeros(len(self.bias)) if row is None else self.scores[row]
 
     def save(self, path: str | Path) -> None:
@@ -132,9 +135,34 @@ class WordScores:
         return cls(words, scores, bias, prefix, config)
 
 
+@dataclass(frozen=True)
+class CrossFitted:
+    """Scores for texts that they were fitted on, each from a fit that left the text out.
+
+    Of its own texts a fit is too sure. A classifier that is trained beside scores is to stand
+    beside what they are of texts to come (stacked generalisation: Wolpert, Neural Networks 1992).
+
+    Attributes:
+        whole: fitted on all texts, for others.
+        folds: fitted without every ``len(folds)``-th text, from the first on, the second, ...
+    """
+
+    whole: WordScores
+    folds: tuple[WordScores, ...]
+
+    def leaving_out(self, place: int) -> WordScores:
+        """The scores for the text of that place."""
+        return self.folds[place % len(self.folds)]
+
+
 def words_in(fields: Fields) -> list[str]:
     """The words of the last column, lower-case."""
     return [match.group().lower() for match in WORD.finditer(fields[-1])]
+
+
+def besides(values: Tensor, label: int) -> Tensor:
+    """``(..., classes)`` without the column of ``label``."""
+    return torch.cat([values[..., :label], values[..., label + 1 :]], dim=-1)
 
 
 def bounded(scores: Tensor, limit: float) -> Tensor:
@@ -197,6 +225,43 @@ def fit_scores(
         prefix_fingerprint,
         {**dataclasses.asdict(config), "examples": len(texts)},
     )
+
+
+def cross_fit(
+    whole: WordScores,
+    texts: Sequence[Fields],
+    labels: Sequence[int],
+    said: Tensor,
+    substitutes: Substitutes,
+    folds: int = 5,
+) -> CrossFitted:
+    """Fit scores as ``whole`` was fitted, without a part of the texts at a time.
+
+    Args:
+        whole: of all texts.
+        texts, labels, said, substitutes: see :func:`fit_scores`.
+
+    Raises:
+        InputError: there are fewer texts than ``folds``, or fewer than two folds.
+    """
+    if not 2 <= folds <= len(texts):
+        raise InputError(f"expected 2 to {len(texts)} folds, as many as texts, got {folds}")
+    known = {each.name for each in dataclasses.fields(WordScoresConfig)}
+    config = WordScoresConfig(**{k: v for k, v in whole.config.items() if k in known})
+    found = []
+    for fold in range(folds):
+        kept = [place for place in range(len(texts)) if place % folds != fold]
+        found.append(
+            fit_scores(
+                [texts[place] for place in kept],
+                [labels[place] for place in kept],
+                said[kept],
+                substitutes,
+                whole.prefix_fingerprint,
+                config,
+            )
+        )
+    return CrossFitted(whole, tuple(found))
 
 
 @dataclass(frozen=True)

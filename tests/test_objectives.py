@@ -106,8 +106,8 @@ def test_the_perturbation_reaches_the_model(
     loss.backward()
     [(minibatch, made)] = spy.seen
     with torch.no_grad():
-        clean = minibatch.losses(*minibatch.prompts).mean()
-        harder = torch.stack([minibatch.losses(*prompts).mean() for prompts in made]).mean()
+        clean = minibatch.losses(minibatch.prompts).mean()
+        harder = torch.stack([minibatch.losses(prompts).mean() for prompts in made]).mean()
     assert harder > clean + 1e-3
     standard = PrefixObjective(Prompter(backbone, task), DirectPrefix(prefix.tensor))
     run(standard.train(), backbone, task)["loss"].backward()
@@ -144,10 +144,10 @@ def test_a_perturbation_stays_in_its_ball(
     run(objective.train(), backbone, task)
     [(minibatch, made)] = spy.seen
     assert len(made) == (5 if method == "freelb" else 1)
-    batch, clean = minibatch.prompts
-    padding = torch.arange(clean.shape[1]) > batch.answer[:, None]
-    for _, embedded in made:
-        delta = embedded - clean
+    clean = minibatch.prompts.embedded
+    padding = torch.arange(clean.shape[1]) > minibatch.prompts.batch.answer[:, None]
+    for prompts in made:
+        delta = prompts.embedded - clean
         assert delta[padding].abs().max() == 0
         if ball == "word":
             share = delta.norm(dim=-1)[~padding] / clean.norm(dim=-1)[~padding]
@@ -164,7 +164,7 @@ def test_a_longer_ascent_is_a_harder_one(
     objective, spy = objective_for(backbone, task, prefix, "freelb(steps=6, step_size=0.3)")
     run(objective.train(), backbone, task)
     [(minibatch, made)] = spy.seen
-    losses = [float(minibatch.losses(*prompts).mean()) for prompts in made]
+    losses = [float(minibatch.losses(prompts).mean()) for prompts in made]
     assert losses[-1] > losses[0]
 
 
@@ -189,8 +189,9 @@ def test_masking_hides_its_share_of_the_words(
     numbers = []
     for _, made in spy.seen:
         assert len(made) == 8
-        for batch, _ in made:
-            for [text], found in zip(TEXTS, shown_texts(backbone, task, batch), strict=True):
+        for prompts in made:
+            shown = shown_texts(backbone, task, prompts.batch)
+            for [text], found in zip(TEXTS, shown, strict=True):
                 pairs = list(zip(text.split(), found.split(), strict=True))
                 assert all(after in ("_", before) for before, after in pairs)
                 left = sum(after != "_" for _, after in pairs)
@@ -207,8 +208,8 @@ def test_masking_leaves_words_out_and_keeps_columns(
         backbone, task, prefix, "masking(stand_in=none, low=0.5, high=0.5)"
     )
     run(objective.train(), backbone, task)
-    [(_, [(batch, _)])] = spy.seen
-    for [text], found in zip(TEXTS, shown_texts(backbone, task, batch), strict=True):
+    [(_, [made])] = spy.seen
+    for [text], found in zip(TEXTS, shown_texts(backbone, task, made.batch), strict=True):
         left = found.split()
         assert len(left) == max(1, round(0.5 * len(text.split())))
         rest = iter(text.split())
@@ -225,7 +226,7 @@ def test_masking_leaves_words_out_and_keeps_columns(
         backbone, pair, prefix, "masking(columns=last, low=1, high=1)", texts=pairs
     )
     run(objective.train(), backbone, pair, pairs)
-    for prompt in spy.seen[0][1][0][0].ids:
+    for prompt in spy.seen[0][1][0].batch.ids:
         words = backbone.tokenizer.decode(prompt).split()
         assert words[:5] == ["good", "warm", "dull", "plot", "question"]
         assert words[5:9].count("_") == 3
@@ -253,7 +254,8 @@ def test_substitution_keeps_to_its_words(
     run(objective.train(), backbone, task)
     run(objective, backbone, task)
     changed = 0
-    for minibatch, [(batch, _)] in spy.seen:
+    for minibatch, [made] in spy.seen:
+        batch = made.batch
         for number, [text] in enumerate(TEXTS):
             prompt = backbone.tokenizer.decode(batch.ids[number, : batch.answer[number] + 1])
             found = prompt.removesuffix(task.render(("",)).rstrip()).rstrip()
@@ -279,7 +281,7 @@ def test_the_worst_of_the_variants_is_taken(
         for _ in range(6):
             run(objective.train(), backbone, task)
         with torch.no_grad():
-            means.append(np.mean([float(m.losses(*made[0]).mean()) for m, made in spy.seen]))
+            means.append(np.mean([float(m.losses(made[0]).mean()) for m, made in spy.seen]))
     assert means[1] > means[0]
 
 
@@ -296,7 +298,7 @@ def test_only_the_last_column_of_a_pair_changes(backbone: CausalBackbone, prefix
         backbone, task, prefix, "substitution(max_changed=1)", texts=pairs
     )
     run(objective.train(), backbone, task, pairs)
-    for prompt in spy.seen[0][1][0][0].ids:
+    for prompt in spy.seen[0][1][0].batch.ids:
         text = backbone.tokenizer.decode(prompt)
         assert text.startswith("good warm dull plot question ")
         assert not text.startswith("good warm dull plot question good warm dull plot")
@@ -311,7 +313,7 @@ def test_equal_seeds_make_equal_minibatches(
             objective, spy = objective_for(backbone, task, prefix, spec)
             for _ in range(2):
                 run(objective.train(), backbone, task)
-            seen.append([made[0][1] for _, made in spy.seen])
+            seen.append([made[0].embedded for _, made in spy.seen])
         assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
         first, second = seen[0]
         assert first.shape != second.shape or not torch.equal(first, second)
@@ -328,7 +330,8 @@ def test_triggers_come_before_the_texts_and_are_one_for_a_class_a_variant(
         run(objective.train(), backbone, task)
     for _, [made] in spy.seen:
         triggers = []
-        for text, [original] in zip(shown_texts(backbone, task, made[0]), TEXTS, strict=True):
+        shown = shown_texts(backbone, task, made.batch)
+        for text, [original] in zip(shown, TEXTS, strict=True):
             assert text.endswith(original)
             triggers.append(text.removesuffix(original).split())
         assert triggers[0] == triggers[2]  # the two of one class
@@ -348,7 +351,7 @@ def test_a_trigger_raises_the_loss_more_than_words_drawn_at_random(
         for _ in range(8):
             run(objective.train(), backbone, task)
         with torch.no_grad():
-            means.append(np.mean([float(m.losses(*made[0]).mean()) for m, made in spy.seen]))
+            means.append(np.mean([float(m.losses(made[0]).mean()) for m, made in spy.seen]))
     assert means[0] > means[1]
 
 

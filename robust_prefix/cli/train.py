@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,6 +21,9 @@ from robust_prefix.cli.common import (
 )
 from robust_prefix.cli.output import print_json
 from robust_prefix.configs import TrainingConfig
+
+if TYPE_CHECKING:
+    from robust_prefix.defenses import Defense
 
 TRAINING = TrainingConfig()
 
@@ -55,8 +58,9 @@ def train(
     defense: Annotated[
         str,
         typer.Option(
-            help="Train on what a defence that rewrites text makes of it: normalize, "
-            "synonyms, or both with +; masked-vote may follow. The run's default afterwards."
+            help="Train behind a defence: on what normalize, synonyms or both with + make of the "
+            "text, and beside the word scores of --start where word-scores follows; masked-vote "
+            "may follow, too. The run's default afterwards."
         ),
     ] = "none",
     length: Annotated[
@@ -93,11 +97,12 @@ def train(
 ) -> None:
     """Train a prefix with the language model frozen. A killed run continues where it stopped."""
     from robust_prefix.backbones import load_backbone
-    from robust_prefix.cli.lexical import clusters_for
+    from robust_prefix.cli.lexical import clusters_for, substitutes_from
     from robust_prefix.data import load_split
-    from robust_prefix.defenses import Fitted, MaskedVote, NoDefense, TextDefense, build_defense
+    from robust_prefix.defenses import Fitted, TextDefense, WordScoresDefense, build_defense, layers
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.accuracy import describe, measured_run
+    from robust_prefix.fitting import cross_fit_words
     from robust_prefix.lengths import choose_length
     from robust_prefix.objectives import needs_substitutes
     from robust_prefix.prefixes import build_method, method_to_go_on
@@ -139,24 +144,19 @@ def train(
     clusters = begun_run.synonyms if begun_run is not None else None
     if clusters is None and any(part.name == "synonyms" for part in parse_composition(defense)):
         clusters = clusters_for(chosen, data_dir)
-    reader = build_defense(defense, Fitted(synonyms=clusters))
-    if not isinstance(reader, TextDefense | MaskedVote | NoDefense):
-        raise ConfigError(
-            "expected a defence that rewrites text (normalize, synonyms) or masked-vote, got "
-            f"{defense!r}; others do not change what a prefix is trained on"
-        )
-    substitutes = None
-    if needs_substitutes(adversary):
-        from attacks.lexicon import synonyms
-
-        substitutes = synonyms(data_dir)
+    words = begun_run.words if begun_run is not None else None
+    behind = build_defense(defense, Fitted(synonyms=clusters, words=words))
+    _check_trainable(behind, defense)
+    if not any(isinstance(layer, WordScoresDefense) for layer in layers(behind)):
+        words = None
+    substitutes = substitutes_from(data_dir) if needs_substitutes(adversary) else None
     for split in chosen.splits:  # a bad row in the test data is to be known before training
         load_split(chosen, split)
     backbone = load_backbone(model, device=device.value, dtype=dtype.value)
     common: dict[str, Any] = {
         "training": training_config,
         "substitutes": substitutes,
-        "reader": reader if isinstance(reader, TextDefense) else None,
+        "reader": behind if isinstance(behind, TextDefense) else None,
         "seed": seed,
         "out": out,
     }
@@ -164,9 +164,16 @@ def train(
     if search:
         found = choose_length(backbone, chosen, prefix=config, **common).chosen
         config = dataclasses.replace(config, length=found)
-    prefix = train_prefix(backbone, chosen, prefix=config, start=begun, **common)
-    run = measured_run(backbone, chosen, prefix, defense=reader, synonyms=clusters)
-    run.save(out)
+    crossed = None
+    if words is not None and begun is not None:
+        lists = substitutes_from(data_dir, words.config.get("sources"))
+        crossed = cross_fit_words(backbone, begun, chosen, words, lists)
+    prefix = train_prefix(backbone, chosen, prefix=config, start=begun, words=crossed, **common)
+    if words is not None:  # it was trained beside them, and so they are this prefix's
+        words = dataclasses.replace(words, prefix_fingerprint=prefix.fingerprint)
+        behind = build_defense(behind.spec, Fitted(synonyms=clusters, words=words))
+    run = measured_run(backbone, chosen, prefix, defense=behind, synonyms=clusters)
+    dataclasses.replace(run, words=words).save(out)
     clean, parameters = run.measurements["clean_accuracy"], run.measurements["parameters"]
     Console(stderr=True).print(
         f"{out}: accuracy {describe(clean)} on {clean['split']}, "
@@ -178,3 +185,27 @@ def train(
         Console(stderr=True).print(written, markup=False, highlight=False, soft_wrap=True)
     if json:
         print_json({"out": str(out), **run.measurements, "settings": dict(prefix.config)})
+
+
+def _check_trainable(behind: Defense[Any], given: str) -> None:
+    """Refuse defences that a prefix cannot be trained behind."""
+    from robust_prefix.defenses import (
+        MaskedVote,
+        NoDefense,
+        TextDefense,
+        WordScoresDefense,
+        layers,
+    )
+    from robust_prefix.errors import ConfigError
+
+    for layer in layers(behind):
+        if not isinstance(layer, TextDefense | MaskedVote | NoDefense | WordScoresDefense):
+            raise ConfigError(
+                "expected defences that rewrite text (normalize, synonyms), word-scores or "
+                f"masked-vote, got {given!r}; others do not change what a prefix is trained on"
+            )
+        if isinstance(layer, WordScoresDefense) and not isinstance(layer.inner, NoDefense):
+            raise ConfigError(
+                f"expected nothing behind word-scores to train a prefix on, got {given!r}; "
+                "put word-scores last"
+            )

@@ -29,9 +29,8 @@ from robust_prefix.prefixes import Inputs, PrefixModel
 from robust_prefix.prefixes.hard_prompt import readable_tokens
 from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields
-from robust_prefix.word_scores import WordScores, bounded
+from robust_prefix.word_scores import ROUNDING, WordScores, besides, bounded
 
-_ROUNDING = 1e-4  # of a sum of some hundred scores in float32
 _RIDGE = 1e-2  # of the mean squared embedding: the map from embeddings to scores stays small
 
 
@@ -107,11 +106,10 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         """How many words may stand as a listed substitute and ``label`` is the answer for certain,
         whatever the classifier says; None where it is not certain of the text itself."""
         ahead, lost = self.fitted.ahead(fields, label, substitutes)
-        others = torch.arange(len(ahead)) != label
         # at worst those words are exchanged first that lose most
         taken = lost.sort(0, descending=True).values.cumsum(0)
-        left = torch.cat([ahead[None], ahead - taken])[:, others]
-        sure = (left > self.limit + _ROUNDING).all(1).tolist()
+        left = besides(torch.cat([ahead[None], ahead - taken]), label)
+        sure = (left > self.limit + ROUNDING).all(1).tolist()
         return max((number for number, held in enumerate(sure) if held), default=None)
 
     def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:

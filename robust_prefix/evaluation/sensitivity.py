@@ -23,11 +23,11 @@ from robust_prefix.data import rows_as_fields
 from robust_prefix.defenses import NoDefense
 from robust_prefix.errors import InputError
 from robust_prefix.evaluation.statistics import bootstrap_mean, mcnemar, wilson
-from robust_prefix.objectives import Substitutes
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.prefixes.hard_prompt import readable_tokens
 from robust_prefix.prefixes.manual_prompt import manual_prompt
 from robust_prefix.progress import progress
+from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import MASK, Task
 
 if TYPE_CHECKING:

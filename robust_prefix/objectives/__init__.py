@@ -11,7 +11,7 @@ from robust_prefix.objectives.base import (
     Minibatch,
     PrefixObjective,
     Prompts,
-    Substitutes,
+    TextReader,
 )
 from robust_prefix.objectives.embedding import PGD, FreeLB
 from robust_prefix.objectives.masking import Masking
@@ -19,6 +19,7 @@ from robust_prefix.objectives.substitution import SubstitutionAdversary
 from robust_prefix.objectives.triggers import TriggerAdversary
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.specs import Spec, build_config, parse_composition
+from robust_prefix.synonyms import Substitutes
 
 ADVERSARIES: dict[str, type[Adversary[Any]]] = {
     adversary.name: adversary
@@ -31,14 +32,17 @@ __all__ = [
     "Minibatch",
     "PrefixObjective",
     "Prompts",
-    "Substitutes",
+    "TextReader",
     "build_adversary",
     "needs_substitutes",
 ]
 
 
 def build_adversary(
-    text: str, prompter: Prompter, substitutes: Substitutes | None = None
+    text: str,
+    prompter: Prompter,
+    substitutes: Substitutes | None = None,
+    reader: TextReader | None = None,
 ) -> InTurn | None:
     """Adversaries from their names and settings, such as ``freelb(radius=0.2)``; none for ``none``.
 
@@ -46,12 +50,14 @@ def build_adversary(
 
     Args:
         substitutes: the word lists that ``substitution`` draws synonyms from.
+        reader: rewrites the texts before the model; what adversaries make up is tried as it reads
+            it. ``substitutes`` are to be such words.
 
     Raises:
         ConfigError: a name or a setting is unknown, or word lists are needed and not given.
     """
     parts = [
-        chosen.from_settings(spec.settings, prompter, substitutes)
+        chosen.from_settings(spec.settings, prompter, substitutes, reader)
         for spec, chosen in _classes(text)
     ]
     return InTurn(parts) if parts else None

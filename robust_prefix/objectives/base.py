@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,36 @@ from robust_prefix.prefixes.learned import Learned
 from robust_prefix.prefixes.method import Trainable
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.specs import build_config
-from robust_prefix.synonyms import Substitutes as Substitutes
+from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields
+from robust_prefix.word_scores import CrossFitted, WordScores, bounded
 
-Prompts = tuple[TokenBatch, Tensor]
-"""Padded prompts and their states before the first layer, ``(batch, tokens, hidden)``."""
+
+class TextReader(Protocol):
+    """What rewrites texts before the model reads them; a ``TextDefense`` is one."""
+
+    @property
+    def spec(self) -> str: ...
+
+    def read(self, fields: Fields) -> Fields:
+        """The text that the model gets."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Padded prompts.
+
+    Attributes:
+        batch: their tokens.
+        embedded: their states before the first layer ``(batch, tokens, hidden)``.
+        beside: what their words add to the class scores, float32 ``(batch, classes)``; nothing
+            where not given.
+    """
+
+    batch: TokenBatch
+    embedded: Tensor
+    beside: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -34,15 +59,18 @@ class Minibatch:
         step: how many minibatches came before; with the seed it decides everything random.
         losses: of prompts, one an example ``(batch,)``: cross-entropy over the label words under
             the prefix as it is, which receives no gradient.
-        embed: prompts of texts.
+        embed: prompts of texts, one an example or several times as many in the same order.
+        words: the scores of words that stand beside the model, those of each example; empty where
+            none do.
     """
 
     prompts: Prompts
     labels: Tensor
     fields: Sequence[Fields]
     step: int
-    losses: Callable[[TokenBatch, Tensor], Tensor]
+    losses: Callable[[Prompts], Tensor]
     embed: Callable[[Sequence[Fields]], Prompts]
+    words: Sequence[WordScores] = ()
 
 
 Config = TypeVar("Config")
@@ -66,7 +94,11 @@ class Adversary(ABC, Generic[Config]):
 
     @classmethod
     def from_settings(
-        cls, settings: Mapping[str, Any], prompter: Prompter, substitutes: Substitutes | None
+        cls,
+        settings: Mapping[str, Any],
+        prompter: Prompter,
+        substitutes: Substitutes | None,
+        reader: TextReader | None = None,
     ) -> Self:
         """Build from settings given as text."""
         return cls(**settings)
@@ -100,8 +132,14 @@ class PrefixObjective(nn.Module):
     the module is in training mode only, so accuracy on dev is that on clean text. The backbone is
     kept out of the module tree: checkpoints hold the prefix and the count of minibatches.
 
+    With scores of words beside the model the loss is that of both together, over the classes: the
+    prefix learns what the words leave open (a product of experts: Hinton, Neural Computation 2002).
+    What bounds the model in ``word-scores`` is left out of the loss, for beyond it there would be
+    no gradient.
+
     Args:
         texts: the training texts, by the ``index`` that ``forward`` gets; an adversary needs them.
+        words: scores of words that stand beside the model.
     """
 
     def __init__(
@@ -112,6 +150,7 @@ class PrefixObjective(nn.Module):
         texts: Sequence[Fields] = (),
         weight: float = 0.5,
         seed: int = 0,
+        words: CrossFitted | None = None,
     ) -> None:
         super().__init__()
         self.prefix = parameters
@@ -120,6 +159,7 @@ class PrefixObjective(nn.Module):
         self._texts = texts
         self._weight = weight
         self._seed = seed
+        self._words = words
         if adversary is not None:
             # In the checkpoints, so that a resumed run meets the very same adversaries.
             self.register_buffer("minibatches", torch.zeros((), dtype=torch.long))
@@ -131,11 +171,13 @@ class PrefixObjective(nn.Module):
         labels: Tensor,
         index: Tensor | None = None,
         lengths: Tensor | None = None,
+        beside: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Loss and float32 ``(batch, classes)`` logits of padded prompts ``(batch, tokens)``.
 
         Args:
             index: places of the prompts' texts ``(batch,)``.
+            beside: what the prompts' words add ``(batch, classes)``; needed with ``words``.
             ids, answer, lengths: see ``TokenBatch``.
         """
         prompter = self._frozen[0]
@@ -143,24 +185,34 @@ class PrefixObjective(nn.Module):
         learned = self.learned()
         backbone = learned.model(prompter.backbone)
         embedded = backbone.embed(batch, learned.length, learned.inner_tokens)
-        target = prompter.label_tokens[labels]
+        clean = Prompts(batch, embedded, beside)
         adversary = self._adversary if self.training and index is not None else None
         # Where clean text has no share in the loss its gradients need not be had.
         wanted = torch.is_grad_enabled() and (adversary is None or self._weight < 1)
         with torch.set_grad_enabled(wanted):
-            scores = _scores(backbone, (batch, embedded), learned)
-            loss = nn.functional.cross_entropy(scores, target)
+            loss, scores = self._loss(backbone, clean, labels, learned)
         if adversary is not None and index is not None:
             harder = adversary.perturb(
-                self._minibatch(backbone, (batch, embedded), labels, index, learned), self._seed
+                self._minibatch(backbone, clean, labels, index, learned), self._seed
             )
             self.get_buffer("minibatches").add_(1)
-            adversarial = [
-                nn.functional.cross_entropy(_scores(backbone, prompts, learned), target)
-                for prompts in harder
-            ]
+            adversarial = [self._loss(backbone, prompts, labels, learned)[0] for prompts in harder]
             loss = (1 - self._weight) * loss + self._weight * torch.stack(adversarial).mean()
-        return {"loss": loss, "logits": scores[:, prompter.label_tokens].detach()}
+        return {"loss": loss, "logits": scores}
+
+    def _loss(
+        self, backbone: Backbone, prompts: Prompts, labels: Tensor, learned: Learned
+    ) -> tuple[Tensor, Tensor]:
+        """Mean loss over prompts, and the class scores that are answered with."""
+        tokens = self._frozen[0].label_tokens
+        if prompts.beside is None or self._words is None:
+            scores = _scores(backbone, prompts, learned)
+            loss = nn.functional.cross_entropy(scores, tokens[labels])
+            return loss, scores[:, tokens].detach()
+        scores = _scores(backbone, prompts, learned, tokens)
+        loss = nn.functional.cross_entropy(scores + prompts.beside, labels)
+        said = bounded(scores.detach(), float(self._words.whole.config["limit"]))
+        return loss, said + prompts.beside
 
     def learned(self) -> Learned:
         """What the parameters give now, in the model's type."""
@@ -178,24 +230,33 @@ class PrefixObjective(nn.Module):
     ) -> Minibatch:
         prompter = self._frozen[0]
         held = learned.detach()
+        places = index.tolist()
+        words = [] if self._words is None else [self._words.leaving_out(n) for n in places]
         held_model = held.model(prompter.backbone)
 
-        def losses(batch: TokenBatch, embedded: Tensor) -> Tensor:
-            scores = _scores(held_model, (batch, embedded), held, prompter.label_tokens)
+        def losses(prompts: Prompts) -> Tensor:
+            scores = _scores(held_model, prompts, held, prompter.label_tokens)
+            if prompts.beside is not None:
+                scores = scores + prompts.beside
             repeats = len(scores) // len(labels)
             return nn.functional.cross_entropy(scores, labels.repeat(repeats), reduction="none")
 
         def embed(texts: Sequence[Fields]) -> Prompts:
             batch = backbone.pad(prompter.encode(texts).rows)
-            return batch, backbone.embed(batch, learned.length, learned.inner_tokens)
+            embedded = backbone.embed(batch, learned.length, learned.inner_tokens)
+            if not words:
+                return Prompts(batch, embedded)
+            sums = [words[n % len(words)].sums([text])[0] for n, text in enumerate(texts)]
+            return Prompts(batch, embedded, torch.stack(sums).to(embedded.device))
 
         return Minibatch(
             prompts=prompts,
             labels=labels,
-            fields=[self._texts[place] for place in index.tolist()],
+            fields=[self._texts[place] for place in places],
             step=int(self.get_buffer("minibatches")),
             losses=losses,
             embed=embed,
+            words=words,
         )
 
 
@@ -204,7 +265,6 @@ def _scores(
 ) -> Tensor:
     """Scores of words, or of classes where a head answers, all where not given; float32
     ``(batch, words)``."""
-    batch, embedded = prompts
-    hidden = learned.interact(embedded)
-    state = backbone.run_to_answer(hidden, 0, batch, learned.by_layer())
+    hidden = learned.interact(prompts.embedded)
+    state = backbone.run_to_answer(hidden, 0, prompts.batch, learned.by_layer())
     return learned.scores(backbone, state, words)

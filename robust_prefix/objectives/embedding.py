@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -37,9 +38,9 @@ class EmbeddingAdversary(Adversary[EmbeddingConfig]):
 
     def ascend(self, minibatch: Minibatch, seed: int) -> list[Tensor]:
         """The perturbation after each step, ``(batch, tokens, hidden)`` each, inside the ball."""
-        batch, embedded = minibatch.prompts
-        clean = embedded.detach().float()
-        real = batch.real
+        prompts = minibatch.prompts
+        clean = prompts.embedded.detach().float()
+        real = prompts.batch.real
         clean_norm = self._norm(clean * real[..., None])
         radius = self.config.radius * clean_norm
         generator = torch.Generator().manual_seed(seed * 1_000_003 + minibatch.step)
@@ -49,8 +50,8 @@ class EmbeddingAdversary(Adversary[EmbeddingConfig]):
         for _ in range(self.config.steps):
             with torch.enable_grad():
                 delta = delta.detach().requires_grad_()
-                perturbed = (clean + delta).to(embedded.dtype)
-                (gradient,) = torch.autograd.grad(minibatch.losses(batch, perturbed).sum(), delta)
+                moved = replace(prompts, embedded=(clean + delta).to(prompts.embedded.dtype))
+                (gradient,) = torch.autograd.grad(minibatch.losses(moved).sum(), delta)
             gradient = gradient * real[..., None]
             direction = gradient / self._norm(gradient).clamp_min(1e-12)
             delta = self._project(
@@ -78,8 +79,7 @@ class PGD(EmbeddingAdversary):
 
     def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
         """The prompts under the last perturbation."""
-        batch, embedded = minibatch.prompts
-        return [(batch, embedded + self.ascend(minibatch, seed)[-1].to(embedded.dtype))]
+        return [_perturbed(minibatch.prompts, self.ascend(minibatch, seed)[-1])]
 
 
 class FreeLB(EmbeddingAdversary):
@@ -94,7 +94,8 @@ class FreeLB(EmbeddingAdversary):
 
     def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
         """The prompts under each step's perturbation."""
-        batch, embedded = minibatch.prompts
-        return [
-            (batch, embedded + delta.to(embedded.dtype)) for delta in self.ascend(minibatch, seed)
-        ]
+        return [_perturbed(minibatch.prompts, delta) for delta in self.ascend(minibatch, seed)]
+
+
+def _perturbed(prompts: Prompts, delta: Tensor) -> Prompts:
+    return replace(prompts, embedded=prompts.embedded + delta.to(prompts.embedded.dtype))

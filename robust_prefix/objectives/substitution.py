@@ -9,7 +9,6 @@ drawn by that rank, and each text's worst, by a pass of its own, is trained on.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -21,13 +20,12 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from robust_prefix.errors import ConfigError
-from robust_prefix.objectives.base import Adversary, Minibatch, Prompts, Substitutes
+from robust_prefix.objectives.base import Adversary, Minibatch, Prompts, TextReader
 from robust_prefix.objectives.typos import typos
 from robust_prefix.prefixes.model import Prompter
+from robust_prefix.synonyms import WORD, Substitutes
 from robust_prefix.tasks import Fields
-
-# Letters, with apostrophes and hyphens inside: the rest of the text stays as it is.
-_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+from robust_prefix.word_scores import WordScores
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
@@ -103,6 +101,7 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
         prompter: of the model that is trained.
         substitutes: the word lists; needed unless ``edits`` is ``typos``.
         columns: numbers of the columns that may change; the last one where not given.
+        reader: rewrites the texts before the model; a typo is tried as it reads it.
 
     Raises:
         ConfigError: ``edits`` asks for synonyms and no word lists are given.
@@ -117,6 +116,7 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
         prompter: Prompter,
         substitutes: Substitutes | None = None,
         columns: Sequence[int] | None = None,
+        reader: TextReader | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -127,14 +127,19 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
             )
         self._substitutes = substitutes
         self._columns = columns if columns is not None else (len(prompter.task.columns) - 1,)
+        self._reader = reader
         self._vectors = _WordVectors(prompter)
 
     @classmethod
     def from_settings(
-        cls, settings: Mapping[str, Any], prompter: Prompter, substitutes: Substitutes | None
+        cls,
+        settings: Mapping[str, Any],
+        prompter: Prompter,
+        substitutes: Substitutes | None,
+        reader: TextReader | None = None,
     ) -> Self:
         """See ``Adversary``."""
-        return cls(prompter, substitutes, **settings)
+        return cls(prompter, substitutes, reader=reader, **settings)
 
     def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
         """The prompts of each text's worst version."""
@@ -150,7 +155,7 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
             ]
             with torch.no_grad():
                 texts = [draft.fields for variant in pool for draft in variant]
-                losses = minibatch.losses(*minibatch.embed(texts)).view(len(pool), -1)
+                losses = minibatch.losses(minibatch.embed(texts)).view(len(pool), -1)
             drafts = [pool[best][text] for text, best in enumerate(losses.argmax(0).tolist())]
             prompts = minibatch.embed([draft.fields for draft in drafts])
         return [prompts]
@@ -158,7 +163,7 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
     def _draft(self, fields: Fields, rng: np.random.Generator) -> _Draft:
         slots, words = [], 0
         for column in self._columns:
-            for match in _WORD.finditer(fields[column]):
+            for match in WORD.finditer(fields[column]):
                 words += 1
                 candidates = self._candidates(match.group(), rng)
                 if candidates:
@@ -173,19 +178,33 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
         if self.config.edits != "typos" and self._substitutes is not None:
             found += self._substitutes(word)
         if self.config.edits != "synonyms":
-            found += typos(word, self.config.typos_a_word, rng)
-        return tuple(found)
+            made = typos(word, self.config.typos_a_word, rng)
+            if self._reader is not None:
+                made = [text for typo in made for text in self._reader.read((typo,))]
+            found += made
+        return tuple(other for other in found if other != word)
 
     def _gains(
         self, minibatch: Minibatch, drafts: Sequence[_Draft], prompts: Prompts
     ) -> list[list[np.ndarray]]:
         """First-order gain in loss of each candidate of each slot of each draft."""
-        batch, embedded = prompts
         with torch.enable_grad():
-            leaf = embedded.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(minibatch.losses(batch, leaf).sum(), leaf)
-        gradient = gradient.float().cpu()
-        return [self._gains_of(draft, rows) for draft, rows in zip(drafts, gradient, strict=True)]
+            leaf = prompts.embedded.detach().requires_grad_()
+            beside = (
+                prompts.beside.detach().requires_grad_() if prompts.beside is not None else None
+            )
+            losses = minibatch.losses(Prompts(prompts.batch, leaf, beside)).sum()
+            wanted = [leaf] if beside is None else [leaf, beside]
+            gradient, *of_beside = (
+                found.float().cpu() for found in torch.autograd.grad(losses, wanted)
+            )
+        gains = [self._gains_of(draft, rows) for draft, rows in zip(drafts, gradient, strict=True)]
+        if of_beside:
+            for draft, found, words, slope in zip(
+                drafts, gains, minibatch.words, of_beside[0], strict=True
+            ):
+                _add_scores(found, draft, words, slope)
+        return gains
 
     def _gains_of(self, draft: _Draft, gradient: Tensor) -> list[np.ndarray]:
         spans = self._vectors.prompter.spans(draft.fields)
@@ -221,6 +240,14 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
         chosen = sorted(free, key=lambda n: -noisy[n].max())[:count]
         words = {n: draft.slots[n].candidates[int(noisy[n].argmax())] for n in chosen}
         return _Draft(draft.original, draft.slots, draft.budget, {**draft.words, **words})
+
+
+def _add_scores(gains: list[np.ndarray], draft: _Draft, words: WordScores, slope: Tensor) -> None:
+    """Add what candidates gain by the scores of words, whose sum has the slope ``(classes,)``."""
+    for number, slot in enumerate(draft.slots):
+        now = words.says(draft.words.get(number, slot.word))
+        change = torch.stack([words.says(candidate) for candidate in slot.candidates]) - now
+        gains[number] += (change @ slope).numpy()
 
 
 class _WordVectors:

@@ -9,7 +9,7 @@ minibatch's texts of one class, so that it is one for all of them as the attack'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -18,9 +18,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
-from robust_prefix.objectives.base import Adversary, Minibatch, Prompts, Substitutes
+from robust_prefix.objectives.base import Adversary, Minibatch, Prompts, TextReader
 from robust_prefix.prefixes.hard_prompt import readable_tokens
 from robust_prefix.prefixes.model import Prompter
+from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields
 
 
@@ -41,16 +42,27 @@ class TriggersConfig:
 
 @dataclass(frozen=True)
 class _Vocabulary:
-    """Words of one token: how they read, and their input embeddings ``(words, hidden)``."""
+    """Words of one token: how they read, and their input embeddings ``(words, hidden)``.
+
+    Where a reader stands before the model, those alone that it leaves as they are: it makes of
+    another word one of these.
+    """
 
     words: tuple[str, ...]
     vectors: Tensor
 
     @classmethod
-    def of(cls, prompter: Prompter) -> _Vocabulary:
-        tokens = readable_tokens(prompter.backbone)
-        words = tuple(prompter.backbone.decode([token]).strip() for token in tokens)
-        return cls(words, prompter.backbone.embeddings[tokens].float().cpu())
+    def of(cls, prompter: Prompter, reader: TextReader | None) -> _Vocabulary:
+        tokens = {
+            token: prompter.backbone.decode([token]).strip()
+            for token in readable_tokens(prompter.backbone)
+        }
+        if reader is not None:
+            tokens = {
+                token: word for token, word in tokens.items() if reader.read((word,)) == (word,)
+            }
+        vectors = prompter.backbone.embeddings[list(tokens)].float().cpu()
+        return cls(tuple(tokens.values()), vectors)
 
 
 class TriggerAdversary(Adversary[TriggersConfig]):
@@ -58,23 +70,30 @@ class TriggerAdversary(Adversary[TriggersConfig]):
 
     Args:
         prompter: of the model that is trained. The words come before its task's last column.
+        reader: rewrites the texts before the model.
     """
 
     name = "triggers"
     summary = "texts behind words that raise the loss of all texts of their class"
     config_type = TriggersConfig
 
-    def __init__(self, prompter: Prompter, **settings: Any) -> None:
+    def __init__(
+        self, prompter: Prompter, reader: TextReader | None = None, **settings: Any
+    ) -> None:
         super().__init__(**settings)
         self._prompter = prompter
-        self._vocabulary = _Vocabulary.of(prompter)
+        self._vocabulary = _Vocabulary.of(prompter, reader)
 
     @classmethod
     def from_settings(
-        cls, settings: Mapping[str, Any], prompter: Prompter, substitutes: Substitutes | None
+        cls,
+        settings: Mapping[str, Any],
+        prompter: Prompter,
+        substitutes: Substitutes | None,
+        reader: TextReader | None = None,
     ) -> Self:
         """See ``Adversary``."""
-        return cls(prompter, **settings)
+        return cls(prompter, reader, **settings)
 
     def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
         """The prompts of each text behind the worst trigger of its class."""
@@ -92,7 +111,7 @@ class TriggerAdversary(Adversary[TriggersConfig]):
             for _ in range(self.config.variants)
         ]
         with torch.no_grad():
-            losses = minibatch.losses(*minibatch.embed([text for texts in pool for text in texts]))
+            losses = minibatch.losses(minibatch.embed([text for texts in pool for text in texts]))
         worst = losses.view(len(pool), -1).argmax(0).tolist()
         return [minibatch.embed([pool[best][text] for text, best in enumerate(worst)])]
 
@@ -108,10 +127,11 @@ class TriggerAdversary(Adversary[TriggersConfig]):
         self, minibatch: Minibatch, texts: list[Fields], begun: Mapping[int, tuple[str, ...]]
     ) -> dict[int, Tensor]:
         """First-order gain in its class's loss of each word at each place ``(places, words)``."""
-        batch, embedded = minibatch.embed(texts)
+        prompts = minibatch.embed(texts)
         with torch.enable_grad():
-            leaf = embedded.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(minibatch.losses(batch, leaf).sum(), leaf)
+            leaf = prompts.embedded.detach().requires_grad_()
+            losses = minibatch.losses(replace(prompts, embedded=leaf))
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         gradient = gradient.float().cpu()
         slopes = {
             label: torch.zeros(len(words), gradient.shape[-1]) for label, words in begun.items()

@@ -84,7 +84,7 @@ def test_synonyms_are_fitted_trained_behind_and_used(
 
 
 def test_word_scores_are_fitted_and_used(
-    cli: Cli, run_dir: Path, tmp_path: Path, data_dir: Path
+    cli: Cli, run_dir: Path, model_dir: Path, tmp_path: Path, data_dir: Path
 ) -> None:
     lists = tmp_path / "data"
     (lists / "lexical").mkdir(parents=True)
@@ -104,6 +104,23 @@ def test_word_scores_are_fitted_and_used(
     spec = ("--defense", "normalize(spelling=none)+word-scores")
     said = cli("predict", run_dir, *FLOAT32, *spec, input="the film is good\n")
     assert said.exit_code == 0, said.stderr
+    behind = ("--start", run_dir, "--defense", "normalize(spelling=none)+word-scores")
+    training = ("train", "--model", model_dir, *behind, *common, "--epochs", 1, "--length", 4)
+    training = (*training, "--out", tmp_path / "beside")
+    said = cli(
+        *training, "--adversary", "substitution(edits=typos, variants=1)+triggers(variants=1)"
+    )
+    assert said.exit_code == 0, said.stderr
+    trained = Run.load(tmp_path / "beside")
+    assert trained.words is not None
+    assert trained.words.prefix_fingerprint == trained.prefix.fingerprint
+    assert trained.words.fingerprint == run.words.fingerprint
+    assert trained.defense == trained.prefix.config["reader"]
+    said = cli("predict", tmp_path / "beside", *FLOAT32, input="the film is good\n")
+    assert said.exit_code == 0, said.stderr
+    last = cli(*training, "--defense", "word-scores+masked-vote")
+    assert (last.exit_code, len(last.stderr.splitlines())) == (2, 1)
+    assert "put word-scores last" in last.stderr
     wrong = cli("fit-word-scores", run_dir, *common, "--limit", 0)
     assert (wrong.exit_code, len(wrong.stderr.splitlines())) == (2, 1)
     assert "valid limit" in wrong.stderr
@@ -132,4 +149,4 @@ def test_only_a_defence_that_rewrites_text_can_be_trained_behind(
     behind = ("--defense", "random-prefix(rms=0.1)")
     said = cli("train", "--out", tmp_path / "run", *common, *behind)
     assert said.exit_code == 2
-    assert "expected a defence that rewrites text" in said.stderr
+    assert "expected defences that rewrite text" in said.stderr
