@@ -62,6 +62,11 @@ class WordScores:
         """The row of each word."""
         return {word: row for row, word in enumerate(self.words)}
 
+    def shuffled(self, seed: int) -> Self:
+        """The same scores, dealt out among the words anew."""
+        order = torch.randperm(len(self.words), generator=torch.Generator().manual_seed(seed))
+        return dataclasses.replace(self, scores=self.scores[order])
+
     def sums(self, texts: Sequence[Fields]) -> Tensor:
         """What the words of each text's last column say together, float32 ``(texts, classes)``."""
         found = self.bias.repeat(len(texts), 1)

@@ -23,6 +23,7 @@ from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import Defense, Fitted, WordScoresDefense, build_defense
 from robust_prefix.defenses.base import NoSettings
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
+from robust_prefix.evaluation.bench import matching_controls
 from robust_prefix.fitting import fit_word_scores
 from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
 from robust_prefix.tasks import Fields, Task
@@ -334,3 +335,28 @@ def test_a_table_of_which_no_word_is_a_token_has_no_slope(model: PrefixModel) ->
         model, [("a film",)], [1]
     )
     assert np.isfinite(found.gradient).all()
+
+
+def test_a_control_deals_the_scores_out_anew(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    model = PrefixModel(backbone, task, prefix)
+    fitted = Fitted(words=scores_for(model))
+    classifier = PrefixClassifier(backbone, task, prefix, fitted=fitted)
+    defense = build_defense("normalize+word-scores", fitted)
+    assert "shuffled" not in defense.spec
+    specs = matching_controls(classifier, defense, [("a good film",)], [3, 4])
+    assert len(set(specs)) == 2
+    text: list[Fields] = [("good bad tough film",)]
+    for spec in specs:
+        control = build_defense(spec, fitted)
+        assert control.spec == spec
+        assert control.spec.replace(", shuffled=3", "").replace(", shuffled=4", "") == defense.spec
+        words = control.inner.fitted  # type: ignore[attr-defined]
+        assert words.fingerprint != SCORES.fingerprint
+        torch.testing.assert_close(
+            words.scores.sort(0).values, SCORES.scores.sort(0).values, atol=0, rtol=0
+        )
+        assert (control.logits(model, text) - defense.logits(model, text)).abs().max() > 0.1
+        assert matching_controls(classifier, control, text, [0]) == ()
+    assert matching_controls(classifier, defense, text, []) == ()

@@ -106,9 +106,10 @@ class Defense(ABC, Generic[Config]):
 
     @property
     def spec(self) -> str:
-        """Name and all settings, as :func:`robust_prefix.defenses.build_defense` parses them."""
+        """Name and all settings that are given, as ``build_defense`` parses them."""
         settings = dataclasses.asdict(self.config)  # type: ignore[call-overload]
-        inner = ", ".join(f"{key}={value}" for key, value in settings.items())
+        given = {key: value for key, value in settings.items() if value is not None}
+        inner = ", ".join(f"{key}={value}" for key, value in given.items())
         return f"{self.name}({inner})" if inner else self.name
 
     @final

@@ -9,9 +9,9 @@ See :mod:`robust_prefix.word_scores`.
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -42,10 +42,13 @@ class WordScoresDefenseConfig:
         limit: how far ahead the classifier can put a class, in its logits; that of the fit where
             not given.
         table: fingerprint of the word scores, so that a record says which; of those at hand.
+        shuffled: seed by which words change their scores with one another, for a control whose
+            scores are the same and say nothing; none where not given.
     """
 
     limit: float | None = Field(default=None, gt=0)
     table: str | None = None
+    shuffled: int | None = Field(default=None, ge=0)
 
 
 class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
@@ -80,8 +83,10 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
             )
         limit = fitted.config["limit"] if self.config.limit is None else self.config.limit
         # In the settings, and so in every record.
-        super().__init__(inner, limit=limit, table=fitted.fingerprint)
-        self.fitted = fitted
+        given = dataclasses.asdict(self.config)
+        super().__init__(inner, **given | {"limit": limit, "table": fitted.fingerprint})
+        seed = self.config.shuffled
+        self.fitted = fitted if seed is None else fitted.shuffled(seed)
         self._directions: weakref.WeakKeyDictionary[Backbone, Tensor] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -161,7 +166,9 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         directions = (pull @ self._map(model.backbone).T).numpy()
         losses = (-scores.log_softmax(-1).gather(1, truth)[:, 0]).tolist()
         return [
-            replace(slope, gradient=_added(slope, share, direction, len(fields) - 1), loss=loss)
+            dataclasses.replace(
+                slope, gradient=_added(slope, share, direction, len(fields) - 1), loss=loss
+            )
             for slope, share, direction, fields, loss in zip(
                 found, shares, directions, texts, losses, strict=True
             )

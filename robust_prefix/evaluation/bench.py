@@ -20,7 +20,9 @@ from robust_prefix.defenses import (
     NoDefense,
     RandomPrefix,
     RobustPrefix,
+    WordScoresDefense,
     WrappingDefense,
+    layers,
 )
 from robust_prefix.errors import ConfigError, ResourceError
 from robust_prefix.evaluation.outputs import write_results
@@ -40,6 +42,7 @@ from robust_prefix.evaluation.store import RecordStore
 from robust_prefix.evaluation.summary import Summary
 from robust_prefix.evaluation.trial import System
 from robust_prefix.progress import progress
+from robust_prefix.specs import Spec, parse_composition
 from robust_prefix.tasks import Fields, Task
 
 if TYPE_CHECKING:
@@ -81,14 +84,18 @@ def matching_controls(
     texts: Sequence[Fields],
     seeds: Sequence[int],
 ) -> tuple[str, ...]:
-    """The equal-norm random prefixes for a defence that tunes one; none for any other.
+    """What does as much as a defence, at random: the equal-norm controls; none for most.
 
-    The norm is measured once, on the first texts of the run itself. What rewrites the texts before
-    the tuned prefix sees them stands before its control too.
+    Beside a prefix that is tuned stand random prefixes. Their norm is measured once, on the first
+    texts of the run itself; what rewrites the texts before the tuned prefix sees them stands before
+    its control too. Beside scores of words stand the same scores, dealt out anew among the words.
 
     Returns:
         Canonical specs, one a seed.
     """
+    for layer in layers(defense):
+        if isinstance(layer, WordScoresDefense) and layer.config.shuffled is None:
+            return tuple(_shuffled_scores(defense, seed) for seed in seeds)
     inner, texts = defense, texts[:_CONTROL_TEXTS]
     while isinstance(inner, WrappingDefense):
         texts = [read for text in texts for read in inner.passed_on(text)]
@@ -99,6 +106,15 @@ def matching_controls(
     config = dataclasses.asdict(found.config)
     outer = defense.spec.removesuffix(inner.spec)
     return tuple(outer + RandomPrefix(**config | {"seed": seed}).spec for seed in seeds)
+
+
+def _shuffled_scores(defense: Defense[Any], seed: int) -> str:
+    return "+".join(
+        str(Spec(part.name, {**part.settings, "shuffled": str(seed)}))
+        if part.name == WordScoresDefense.name
+        else str(part)
+        for part in parse_composition(defense.spec)
+    )
 
 
 @dataclass(frozen=True)
