@@ -131,7 +131,11 @@ def certify_run(
     }
     if attacks:
         outcome = tried(rows, records, substitutes)
-        summary["attacks"] = {"inside": outcome.inside, "broken": len(outcome.broken)}
+        summary["attacks"] = {
+            "attacked": outcome.attacked,
+            "inside": outcome.inside,
+            "broken": len(outcome.broken),
+        }
     write_text(out / "certificates.csv", certificates_csv(rows, task.labels))
     write_json(out / "summary.json", summary)
     console = Console(stderr=json)
@@ -139,7 +143,8 @@ def certify_run(
     console.print(f"\nmedian certified radius {summary['median_radius']}, {len(rows)} texts")
     if attacks:
         console.print(
-            f"{outcome.inside} adversaries changed no more words than that of their text allows; "
+            f"{outcome.attacked} attacks on texts with a radius; {outcome.inside} adversaries "
+            "changed no more words than that of their text allows, and "
             f"{len(outcome.broken)} of them got another answer"
         )
     print(f"certificates: {out / 'certificates.csv'}", file=sys.stderr)

@@ -180,10 +180,12 @@ class Tried:
     """What attacks made of certified texts.
 
     Attributes:
+        attacked: attacks on texts with a certificate for a word at least.
         inside: adversaries within the radius of their text.
         broken: those of them that got another answer than the certified one: there must be none.
     """
 
+    attacked: int
     inside: int
     broken: tuple[Record, ...]
 
@@ -198,10 +200,13 @@ def tried(
         substitutes: the lists that the certificates are about; any word counts where not given.
     """
     certified = {(row.example.index, row.example.fields): row.certificate for row in rows}
-    inside, broken = 0, []
+    attacked, inside, broken = 0, 0, []
     for record in records:
         found = certified.get((record.example, record.original))
-        if found is None or found.label is None or record.adversarial is None:
+        if found is None or found.label is None:
+            continue
+        attacked += record.attacked and found.radius > 0
+        if record.adversarial is None:
             continue
         texts = record.original, record.adversarial
         changed = (
@@ -215,4 +220,4 @@ def tried(
         inside += 1
         if record.prediction_adversarial not in (found.label, None):
             broken.append(record)
-    return Tried(inside, tuple(broken))
+    return Tried(attacked, inside, tuple(broken))

@@ -63,7 +63,8 @@ def test_adversaries_are_held_against_the_certificates(
     assert said.exit_code == 0, said.stderr
     found = json.loads(said.stdout)["attacks"]
     assert found["broken"] == 0
-    assert found["inside"] >= 0
+    assert 0 <= found["inside"] <= found["attacked"] <= 4
+    assert f"{found['attacked']} attacks on texts with a radius" in said.stderr
 
 
 @pytest.mark.parametrize(

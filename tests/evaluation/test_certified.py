@@ -144,21 +144,22 @@ RECORD = Record(
 
 
 @pytest.mark.parametrize(
-    ("change", "inside", "broken"),
+    ("change", "attacked", "inside", "broken"),
     [
-        pytest.param({}, 1, 1, id="two words changed of three allowed"),
-        pytest.param({"prediction_adversarial": 1}, 1, 0, id="it held"),
-        pytest.param({"adversarial": ("p q r s here",)}, 0, 0, id="too many words"),
-        pytest.param({"adversarial": ("text number 0 here",)}, 0, 0, id="a word less"),
-        pytest.param({"adversarial": None}, 0, 0, id="no adversary"),
-        pytest.param({"example": 7}, 0, 0, id="another text"),
-        pytest.param({"original": ("text number 0 , there",)}, 0, 0, id="another data set"),
-        pytest.param({"example": 3, "original": ROWS[3].example.fields}, 0, 0, id="abstained"),
+        pytest.param({}, 1, 1, 1, id="two words changed of three allowed"),
+        pytest.param({"prediction_adversarial": 1}, 1, 1, 0, id="it held"),
+        pytest.param({"adversarial": ("p q r s here",)}, 1, 0, 0, id="too many words"),
+        pytest.param({"adversarial": ("text number 0 here",)}, 1, 0, 0, id="a word less"),
+        pytest.param({"adversarial": None, "outcome": "failed"}, 1, 0, 0, id="no adversary"),
+        pytest.param({"example": 7}, 0, 0, 0, id="another text"),
+        pytest.param({"original": ("text number 0 , there",)}, 0, 0, 0, id="another data set"),
+        pytest.param({"example": 3, "original": ROWS[3].example.fields}, 0, 0, 0, id="abstained"),
+        pytest.param({"outcome": "skipped"}, 0, 1, 1, id="wrong before"),
     ],
 )
 def test_adversaries_are_held_against_certificates(
-    change: dict[str, Any], inside: int, broken: int
+    change: dict[str, Any], attacked: int, inside: int, broken: int
 ) -> None:
     record = dataclasses.replace(RECORD, **change)
     found = tried(ROWS, [record])
-    assert (found.inside, len(found.broken)) == (inside, broken)
+    assert (found.attacked, found.inside, len(found.broken)) == (attacked, inside, broken)
