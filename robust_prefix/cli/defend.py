@@ -35,8 +35,12 @@ def defend(
         float, typer.Option(help="Accuracy on clean text that may be lost, 0 to 1.")
     ] = 0.03,
     attack: Annotated[
-        str, typer.Option(help="What candidates have to hold against; name and settings.")
-    ] = "pwws",
+        list[str] | None,
+        typer.Option(
+            help="What candidates have to hold against, pwws where not given; several times for "
+            "several, of which the one counts that a candidate holds worst against."
+        ),
+    ] = None,
     num_examples: Annotated[int, typer.Option(help="Dev texts that are attacked.")] = 50,
     clean_examples: Annotated[
         int, typer.Option(min=0, help="First dev texts that accuracy is measured on; 0: all.")
@@ -65,6 +69,7 @@ def defend(
     from attacks import build_attack
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.data import load_split
+    from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation import defending
     from robust_prefix.evaluation.bench import Bench, run_bench
     from robust_prefix.files import write_json
@@ -72,14 +77,17 @@ def defend(
 
     limits = defending.limits(budget, max_clean_loss)
     loaded = Run.load(run, data_dir)
-    built = build_attack(attack, loaded.task.columns, data_dir)
+    built = [build_attack(each, loaded.task.columns, data_dir) for each in attack or ["pwws"]]
+    names = [each.name for each in built]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"expected each attack once, got {', '.join(names)}")
     rows = load_split(loaded.task, "dev")
     classifier = PrefixClassifier.from_pretrained(
         run, "none", device=device.value, dtype=dtype.value, data_dir=data_dir
     )
     tested, left_out = defending.candidates(candidates, classifier.build_defense)
     if out is None:
-        name = f"{loaded.task.name}-defend-{built.name}-{num_examples}-seed{seed}"
+        name = f"{loaded.task.name}-defend-{'-'.join(names)}-{num_examples}-seed{seed}"
         out = Path("results") / re.sub(r"[^\w.=-]+", "-", name)
     chosen_rows = rows.select(range(min(clean_examples or len(rows), len(rows))))
     about = {
@@ -89,24 +97,26 @@ def defend(
     }
     clean = defending.measure_clean(classifier, chosen_rows, tested, out / "clean.json", about)
     against = defending.objections(clean, limits)
-    bench = Bench.prepare(
-        classifier,
-        built,
-        rows,
-        defenses=[defense for spec, defense in tested.items() if not against[spec]],
-        protocols=["worst"],
-        num_examples=num_examples,
-        seed=seed,
-        control_seeds=0,
-    )
-    results = run_bench(bench, out, check=False)
+    results = []
+    for each in built:
+        bench = Bench.prepare(
+            classifier,
+            each,
+            rows,
+            defenses=[defense for spec, defense in tested.items() if not against[spec]],
+            protocols=["worst"],
+            num_examples=num_examples,
+            seed=seed,
+            control_seeds=0,
+        )
+        results.append(run_bench(bench, out / each.name, check=False))
     choice = defending.choose(clean, limits, results)
     summary = {
         "task": loaded.task.name,
         "model": classifier.model.backbone.name,
         **about,
         **dataclasses.asdict(limits),
-        "attack": built.spec,
+        "attacks": [each.spec for each in built],
         "protocol": "worst",
         "split": "dev",
         "num_examples": num_examples,

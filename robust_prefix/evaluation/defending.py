@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ CANDIDATES = (
     "normalize",
     "synonyms",
     "normalize+synonyms",
+    "word-scores",
+    "normalize+word-scores",
     "projection",
     "robust-prefix(optimizer=polyak, steps=3)",
     "gate(share=0.1)+robust-prefix(optimizer=polyak, steps=3)",
@@ -89,13 +91,14 @@ class Choice:
     Attributes:
         clean: by spec, every candidate's clean texts, ``none`` among them.
         objections: by spec; empty where the candidate was attacked.
-        robust: by spec, of those that were attacked.
-        chosen: the spec that holds best; of equals the cheapest.
+        robust: by spec, of those that were attacked, and then by attack.
+        chosen: the spec that holds best against the attack that it holds worst against; of equals
+            the best on average, then the cheapest, then the first.
     """
 
     clean: Mapping[str, OnClean]
     objections: Mapping[str, str]
-    robust: Mapping[str, Estimate]
+    robust: Mapping[str, Mapping[str, Estimate]]
     chosen: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,7 +111,11 @@ class Choice:
                     "clean_accuracy": found.accuracy.to_dict(),
                     "abstained": found.abstained,
                     "cost": round(found.cost, 6),
-                    "robust_accuracy": as_json(self.robust[spec]) if spec in self.robust else None,
+                    "robust_accuracy": {
+                        attack: as_json(held) for attack, held in self.robust[spec].items()
+                    }
+                    if spec in self.robust
+                    else None,
                     "objection": self.objections[spec],
                 }
                 for spec, found in self.clean.items()
@@ -213,27 +220,34 @@ def objections(clean: Mapping[str, OnClean], limits: Limits) -> dict[str, str]:
     return {spec: limits.objection(found, plain) for spec, found in clean.items()}
 
 
-def choose(clean: Mapping[str, OnClean], limits: Limits, results: Results) -> Choice:
-    """The candidate within the limits that holds best; of equals the cheapest, then the first.
+def choose(clean: Mapping[str, OnClean], limits: Limits, results: Sequence[Results]) -> Choice:
+    """The candidate within the limits that holds best, see ``Choice``.
 
     Args:
-        results: of the attack on those within the limits.
+        results: of each attack on those within the limits.
     """
-    manifest = results.manifest
     robust = {
-        spec: results.summary.row(spec, manifest.protocol).robust_accuracy
-        for spec in (UNDEFENDED, *manifest.defenses)
+        spec: {
+            each.manifest.attack: each.summary.row(spec, each.manifest.protocol).robust_accuracy
+            for each in results
+        }
+        for spec in (UNDEFENDED, *results[0].manifest.defenses)
     }
-    best = max(robust, key=lambda spec: (robust[spec].value or 0, -clean[spec].cost))
-    return Choice(dict(clean), objections(clean, limits), robust, best)
+
+    def merit(spec: str) -> tuple[float, float, float]:
+        held = [estimate.value or 0 for estimate in robust[spec].values()]
+        return min(held), sum(held) / len(held), -clean[spec].cost
+
+    return Choice(dict(clean), objections(clean, limits), robust, max(robust, key=merit))
 
 
 def choice_table(choice: Choice) -> RenderableType:
     """Every candidate for ``rich``, the chosen one in green."""
     names = distinct_names(choice.clean)
+    attacks = distinct_names(choice.robust[UNDEFENDED])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("defence", overflow="fold", vertical="bottom")
-    for name in ("clean", "refused", "cost", "robust", "95%\ninterval"):
+    for name in ("clean", "refused", "cost", *attacks.values(), ""):
         table.add_column(name, justify="right", no_wrap=True, vertical="bottom")
     for spec, found in choice.clean.items():
         robust = choice.robust.get(spec)
@@ -243,7 +257,14 @@ def choice_table(choice: Choice) -> RenderableType:
             percent(found.accuracy.value),
             percent(found.abstained / found.accuracy.n),
             f"{found.cost:.1f}x",
-            Text("-" if robust is None else percent(robust.value), style=style),
-            Text(choice.objections[spec], style="dim") if robust is None else interval(robust),
+            *(_held(robust[attack] if robust else None, style) for attack in attacks),
+            Text(choice.objections[spec], style="dim"),
         )
     return table
+
+
+def _held(robust: Estimate | None, style: str) -> Text:
+    """Robust accuracy, its interval below."""
+    if robust is None:
+        return Text("-")
+    return Text.assemble((percent(robust.value), style), "\n", (interval(robust), "dim"))
