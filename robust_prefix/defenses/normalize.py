@@ -8,7 +8,6 @@ with Robust Word Recognition", who train one; here it is SymSpell with its Engli
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import cache
 from importlib import resources
 from itertools import pairwise
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from robust_prefix.characters import as_compatible, as_latin
 from robust_prefix.defenses.text import Rewritten, TextDefense
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # Letters, with apostrophes and hyphens inside.
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
-_LETTER = re.compile(r"LATIN (SMALL|CAPITAL) LETTER (?:[A-Z]+ )*?([A-Z])\b")
+# What a letter may have been split off from: "it 's" and "25s" are written so.
+_FREE = re.compile(rf"(?<![\w'\u2019-])(?:{_WORD.pattern})(?![\w'\u2019-])")
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
@@ -65,10 +66,12 @@ class Normalize(TextDefense[NormalizeConfig]):
         return rewritten
 
     def _plain_characters(self, rewritten: Rewritten) -> Rewritten:
-        latin = self.config.characters == "latin"
+        if rewritten.text.isascii():
+            return rewritten
+        usual = as_latin if self.config.characters == "latin" else as_compatible
         changed = []
         for place, character in enumerate(rewritten.text):
-            plain = _plain(character, latin)
+            plain = usual(character)
             if plain != character:
                 changed.append((place, place + 1, plain))
         return rewritten.replace(changed)
@@ -76,7 +79,7 @@ class Normalize(TextDefense[NormalizeConfig]):
     def _joined(self, rewritten: Rewritten) -> Rewritten:
         """Two neighbours that are no words, but one word together, are joined."""
         known = _english(self.config.max_edits).words
-        words = list(_WORD.finditer(rewritten.text))
+        words = list(_FREE.finditer(rewritten.text))
         joined, skip = [], False
         for first, second in pairwise(words):
             if skip:
@@ -85,7 +88,6 @@ class Normalize(TextDefense[NormalizeConfig]):
             one, two = first.group().lower(), second.group().lower()
             apart = rewritten.text[first.end() : second.start()]
             strange = not _is_word(one, known) or not _is_word(two, known)
-            # a contraction's halves ("did n't") are no letters that were pushed apart
             if apart == " " and strange and (one + two).isalpha() and one + two in known:
                 joined.append((first.end(), second.start(), ""))
                 skip = True
@@ -100,46 +102,6 @@ class Normalize(TextDefense[NormalizeConfig]):
                 if correction != word.lower():
                     changed.append((match.start(), match.end(), _in_case_of(word, correction)))
         return rewritten.replace(changed)
-
-
-@cache
-def _plain(character: str, latin: bool) -> str:
-    """One character as usual: nothing for one that is not seen."""
-    if character.isascii():
-        return character
-    if unicodedata.category(character) in ("Cf", "Mn", "Me") and (
-        latin or unicodedata.category(character) == "Cf"
-    ):
-        return ""
-    plain = unicodedata.normalize("NFKC", character)
-    if not latin:
-        return plain
-    base = unicodedata.normalize("NFKD", plain)
-    base = "".join(c for c in base if unicodedata.category(c) != "Mn")
-    return "".join(_latin(c) for c in base)
-
-
-def _latin(character: str) -> str:
-    """The Latin letter that a character is a form of, by its name, or looks like, by UTS #39."""
-    if character.isascii():
-        return character
-    match = _LETTER.match(unicodedata.name(character, ""))
-    if match:
-        return match[2].lower() if match[1] == "SMALL" else match[2]
-    for other in _confusables().get(character, ()):
-        if other.isascii() and len(other) == 1 and other.isalpha():
-            return other
-    return character
-
-
-@cache
-def _confusables() -> dict[str, list[str]]:
-    from confusable_homoglyphs.confusables import confusables_data
-
-    return {
-        character: [entry["c"] for entry in entries]
-        for character, entries in confusables_data.items()
-    }
 
 
 @cache
