@@ -23,6 +23,7 @@ FLOORS = (
     {"backbones"},
     {"prefixes"},
     {"subspaces", "synonyms", "word_scores", "masks", "certificates", "objectives"},
+    {"characters", "spelling"},
     {"trainer", "training", "search", "lengths", "activations", "fitting", "detection"},
     {"defenses", "runs"},
     {"classifier", "certification", "ensembling"},

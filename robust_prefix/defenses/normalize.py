@@ -8,23 +8,20 @@ with Robust Word Recognition", who train one; here it is SymSpell with its Engli
 from __future__ import annotations
 
 import re
-import unicodedata
-from functools import cache
-from importlib import resources
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from robust_prefix.characters import as_compatible, as_latin
 from robust_prefix.defenses.text import Rewritten, TextDefense
-
-if TYPE_CHECKING:
-    from symspellpy import SymSpell
+from robust_prefix.spelling import english
 
 # Letters, with apostrophes and hyphens inside.
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
-_LETTER = re.compile(r"LATIN (SMALL|CAPITAL) LETTER (?:[A-Z]+ )*?([A-Z])\b")
+# What a letter may have been split off from: "it 's" and "25s" are written so.
+_FREE = re.compile(rf"(?<![\w'\u2019-])(?:{_WORD.pattern})(?![\w'\u2019-])")
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
@@ -35,7 +32,8 @@ class NormalizeConfig:
         characters: ``latin`` writes every look-alike of a Latin letter as that letter, accents
             included; ``compatible`` only does away with compatibility forms and what is invisible,
             which is lossless for every script; ``keep`` changes none.
-        spelling: ``en`` corrects words that the English list lacks; ``none`` corrects none.
+        spelling: ``en`` corrects words that the English list lacks, or with a capital in the midst
+            of small letters, by what stands beside them; ``none`` corrects none.
         max_edits: letters that a correction may add, drop, change or swap.
         min_letters: shorter words are not corrected.
     """
@@ -65,110 +63,50 @@ class Normalize(TextDefense[NormalizeConfig]):
         return rewritten
 
     def _plain_characters(self, rewritten: Rewritten) -> Rewritten:
-        latin = self.config.characters == "latin"
+        if rewritten.text.isascii():
+            return rewritten
+        usual = as_latin if self.config.characters == "latin" else as_compatible
         changed = []
         for place, character in enumerate(rewritten.text):
-            plain = _plain(character, latin)
+            plain = usual(character)
             if plain != character:
                 changed.append((place, place + 1, plain))
         return rewritten.replace(changed)
 
     def _joined(self, rewritten: Rewritten) -> Rewritten:
         """Two neighbours that are no words, but one word together, are joined."""
-        known = _english(self.config.max_edits).words
-        words = list(_WORD.finditer(rewritten.text))
+        speller = english(self.config.max_edits)
+        words = list(_FREE.finditer(rewritten.text))
         joined, skip = [], False
         for first, second in pairwise(words):
             if skip:
                 skip = False
                 continue
-            one, two = first.group().lower(), second.group().lower()
             apart = rewritten.text[first.end() : second.start()]
-            strange = not _is_word(one, known) or not _is_word(two, known)
-            # a contraction's halves ("did n't") are no letters that were pushed apart
-            if apart == " " and strange and (one + two).isalpha() and one + two in known:
+            if apart == " " and speller.joins(first.group().lower(), second.group().lower()):
                 joined.append((first.end(), second.start(), ""))
                 skip = True
         return rewritten.replace(joined)
 
     def _corrected(self, rewritten: Rewritten) -> Rewritten:
-        changed = []
-        for match in _WORD.finditer(rewritten.text):
-            word = match.group()
-            if len(word) >= self.config.min_letters:
-                correction = _correction(word.lower(), self.config.max_edits)
-                if correction != word.lower():
-                    changed.append((match.start(), match.end(), _in_case_of(word, correction)))
+        speller = english(self.config.max_edits)
+        text = rewritten.text
+        words = [(match.start(), match.end(), match.group()) for match in _WORD.finditer(text)]
+        # Where the text begins with a small letter, no word is to begin with a capital.
+        uncased = bool(words) and words[0][2][0].islower()
+        changed: list[tuple[int, int, str]] = []
+        left, left_end = "", -1
+        for place, (start, end, word) in enumerate(words):
+            correction = word
+            if len(word) >= self.config.min_letters and word.isalpha():
+                lower = word.lower()
+                if word != lower or not speller.knows(lower):
+                    before = left if text[left_end:start] == " " else ""
+                    after = ""
+                    if place + 1 < len(words) and text[end : words[place + 1][0]] == " ":
+                        after = words[place + 1][2].lower()
+                    correction = speller.correction(word, before, after, uncased)
+                if correction != word:
+                    changed.append((start, end, correction))
+            left, left_end = correction.lower(), end
         return rewritten.replace(changed)
-
-
-@cache
-def _plain(character: str, latin: bool) -> str:
-    """One character as usual: nothing for one that is not seen."""
-    if character.isascii():
-        return character
-    if unicodedata.category(character) in ("Cf", "Mn", "Me") and (
-        latin or unicodedata.category(character) == "Cf"
-    ):
-        return ""
-    plain = unicodedata.normalize("NFKC", character)
-    if not latin:
-        return plain
-    base = unicodedata.normalize("NFKD", plain)
-    base = "".join(c for c in base if unicodedata.category(c) != "Mn")
-    return "".join(_latin(c) for c in base)
-
-
-def _latin(character: str) -> str:
-    """The Latin letter that a character is a form of, by its name, or looks like, by UTS #39."""
-    if character.isascii():
-        return character
-    match = _LETTER.match(unicodedata.name(character, ""))
-    if match:
-        return match[2].lower() if match[1] == "SMALL" else match[2]
-    for other in _confusables().get(character, ()):
-        if other.isascii() and len(other) == 1 and other.isalpha():
-            return other
-    return character
-
-
-@cache
-def _confusables() -> dict[str, list[str]]:
-    from confusable_homoglyphs.confusables import confusables_data
-
-    return {
-        character: [entry["c"] for entry in entries]
-        for character, entries in confusables_data.items()
-    }
-
-
-@cache
-def _english(max_edits: int) -> SymSpell:
-    from symspellpy import SymSpell
-
-    checker = SymSpell(max_dictionary_edit_distance=max_edits)
-    path = resources.files("symspellpy") / "frequency_dictionary_en_82_765.txt"
-    checker.load_dictionary(path, term_index=0, count_index=1)
-    return checker
-
-
-def _is_word(word: str, known: dict[str, int]) -> bool:
-    # single letters are in the list, as initials; in a text only these stand alone
-    return word in known and (len(word) > 1 or word in ("a", "i"))
-
-
-@cache
-def _correction(word: str, max_edits: int) -> str:
-    from symspellpy import Verbosity
-
-    checker = _english(max_edits)
-    if not word.isalpha() or word in checker.words:
-        return word  # what holds an apostrophe or a hyphen is not in the list as such
-    found = checker.lookup(word, Verbosity.TOP, max_edit_distance=max_edits)
-    return str(found[0].term) if found else word
-
-
-def _in_case_of(word: str, correction: str) -> str:
-    if len(word) > 1 and word.isupper():
-        return correction.upper()
-    return correction[:1].upper() + correction[1:] if word[:1].isupper() else correction

@@ -1,0 +1,158 @@
+"""English spelling: which word a misspelt one was meant to be.
+
+A noisy channel (Kernighan, Church, Gale, COLING 1990): of the words that a few edits lead to, the
+one likeliest beside its neighbours, times how likely the edits are. Words and pairs of words, and
+how often each is written, come with SymSpell. American spellings that its list lacks, in
+``american.txt``, count as often as the British ones beside them.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache, lru_cache
+from importlib import resources
+
+# Brackets as the Penn Treebank writes them, and the corpora made of it.
+_BRACKETS = frozenset({"lrb", "rrb", "lsb", "rsb", "lcb", "rcb"})
+_PAIR_SCALE = 64  # SymSpell's counts of pairs are this many times those of its words
+# These were chosen on SST-2's dev split: what is restored of DeepWordBug's edits, and what is
+# damaged of the clean text.
+_PAIR_SHARE = 0.6  # the weight of pairs in how likely a word is beside another
+_STRANGE, _STRANGE_LETTER = 4.0, 2.8  # how unlikely a word of no list is, a name say (log)
+_ANY_LETTER = math.log(52)  # a letter that was put in may be any, small or capital
+
+
+class Speller:
+    """Words as the English list has them.
+
+    Args:
+        max_edits: letters that a correction may add, drop, change or swap.
+    """
+
+    def __init__(self, max_edits: int) -> None:
+        from symspellpy import SymSpell
+
+        self._max_edits = max_edits
+        self._checker = SymSpell(max_dictionary_edit_distance=max_edits)
+        lists = resources.files("symspellpy")
+        self._checker.load_dictionary(
+            lists / "frequency_dictionary_en_82_765.txt", term_index=0, count_index=1
+        )
+        self._checker.load_bigram_dictionary(
+            lists / "frequency_bigramdictionary_en_243_342.txt", term_index=0, count_index=2
+        )
+        american = resources.files("robust_prefix") / "american.txt"
+        for line in american.read_text(encoding="utf-8").splitlines():
+            word, british = line.split()
+            self._checker.create_dictionary_entry(word, self._checker.words[british])
+        self._total = math.log(sum(self._checker.words.values()))
+        # An attack asks about texts that differ in few words: the same come again and again.
+        self.correction = lru_cache(maxsize=2**16)(self._correction)
+        self._candidates = lru_cache(maxsize=2**14)(self._find_candidates)
+
+    def knows(self, word: str) -> bool:
+        """Whether a word, in small letters, stands as it is."""
+        return word in self._checker.words or word in _BRACKETS
+
+    def joins(self, one: str, two: str) -> bool:
+        """Whether two words, in small letters, are rather one that was split."""
+        both = one + two
+        known = self.knows(one) and self.knows(two)
+        if known or len(both) < 3 or not both.isalpha() or both not in self._checker.words:
+            return False
+        return self._log_share(both) > self._log_share(one) + self._log_share(two)
+
+    def _correction(self, word: str, left: str, right: str, uncased: bool) -> str:
+        """What was meant by a word of letters alone: the same, or another.
+
+        A capital where none belongs came with an edit, whose letter it is.
+
+        Args:
+            word: as it is written.
+            left: the word before it, in small letters; empty without one.
+            right: the word after it.
+            uncased: whether words of this text begin with small letters.
+        """
+        typed = word.lower()
+        capital = _stray_capital(word, uncased)
+        if self.knows(typed) and not capital:
+            return word
+        candidates = self._candidates(typed)
+        least = self._log_share(typed)
+        if capital is not None:
+            explain = [one for one in candidates if _explains(one[0], word, capital, uncased)]
+            if explain or self._max_edits == 1:  # of two edits the capital may be either
+                candidates, least = explain, -math.inf
+        best = word
+        for candidate, cost in candidates:
+            likely = self._log_share(candidate) - cost
+            likely += self._log_beside(left, candidate) + self._log_beside(candidate, right)
+            if likely > least:
+                least, best = likely, candidate
+        return best if best == word else _in_case_of(word, best, uncased)
+
+    def _find_candidates(self, typed: str) -> list[tuple[str, float]]:
+        """Words within the edits, each with how unlikely the edits are."""
+        from symspellpy import Verbosity
+
+        found = self._checker.lookup(typed, Verbosity.ALL, max_edit_distance=self._max_edits)
+        return [
+            (one.term, _log_cost(one.term, typed, one.distance))
+            for one in found
+            if one.term.isalpha()
+        ]
+
+    def _log_share(self, word: str) -> float:
+        """Of all words written; of a word of no list a guess, the smaller the longer it is."""
+        count = self._checker.words.get(word)
+        if count is None:
+            return -_STRANGE - _STRANGE_LETTER * len(word)
+        return math.log(count) - self._total
+
+    def _log_beside(self, first: str, second: str) -> float:
+        """How much likelier each of two words is beside the other than elsewhere."""
+        words = self._checker.words
+        if first not in words or second not in words:
+            return 0.0
+        expected = words[first] * math.exp(self._log_share(second))
+        pair = self._checker.bigrams.get(f"{first} {second}", 0) / _PAIR_SCALE
+        return math.log(1 - _PAIR_SHARE + _PAIR_SHARE * pair / expected)
+
+
+@cache
+def english(max_edits: int) -> Speller:
+    """The speller of so many edits, read once."""
+    return Speller(max_edits)
+
+
+def _log_cost(word: str, typed: str, edits: int) -> float:
+    """Each edit is at one of the letters; what was put in is one of all letters."""
+    swapped = sorted(word) == sorted(typed)
+    put_in = 0 if swapped else edits - max(len(word) - len(typed), 0)
+    return edits * math.log(len(word)) + put_in * _ANY_LETTER
+
+
+def _stray_capital(word: str, uncased: bool) -> int | None:
+    """Where the one capital of a word is that does not belong there."""
+    capitals = [place for place, letter in enumerate(word) if letter.isupper()]
+    stray = len(capitals) == 1 and len(word) > 1 and (uncased or capitals[0] > 0)
+    return capitals[0] if stray else None
+
+
+def _explains(candidate: str, word: str, capital: int, uncased: bool) -> bool:
+    """Whether the capital went into the candidate, or is the candidate's first letter, moved."""
+    typed = word.lower()
+    before, after = typed[:capital], typed[capital + 1 :]
+    longer = len(candidate) - len(before + after)
+    if longer in (0, 1) and candidate.startswith(before) and candidate.endswith(after):
+        return True
+    moved = (typed[1:], typed[1] + typed[0] + typed[2:])
+    return capital == 1 and not uncased and candidate in moved
+
+
+def _in_case_of(word: str, correction: str, uncased: bool) -> str:
+    if len(word) > 1 and word.isupper():
+        return correction.upper()
+    first = word[:1].isupper() and not (uncased and _stray_capital(word, uncased) == 0)
+    moved = not uncased and word[1:2].isupper() and correction[:1] == word[1].lower()
+    return correction[:1].upper() + correction[1:] if first or moved else correction
