@@ -44,7 +44,10 @@ def attack(
     ] = None,
     num_examples: Annotated[int, typer.Option(help="Texts drawn from the test split.")] = 100,
     control_seeds: Annotated[
-        int, typer.Option(min=0, help="Equal-norm controls beside a dynamic defence.")
+        int,
+        typer.Option(
+            min=0, help="Equal-norm controls beside a defence that tunes a prefix or scores words."
+        ),
     ] = 1,
     leave_one_out: Annotated[
         bool,
