@@ -127,7 +127,8 @@ def english(max_edits: int) -> Speller:
 
 def _log_cost(word: str, typed: str, edits: int) -> float:
     """Each edit is at one of the letters; what was put in is one of all letters."""
-    swapped = sorted(word) == sorted(typed)
+    swapped = word != typed and sorted(word) == sorted(typed)
+    edits = max(edits, 1)  # no other letter, but the capital is one that was put in
     put_in = 0 if swapped else edits - max(len(word) - len(typed), 0)
     return edits * math.log(len(word)) + put_in * _ANY_LETTER
 

@@ -69,6 +69,10 @@ def test_capitals_of_a_text_that_has_them(attacked: str, expected: str) -> None:
     assert read(attacked) == expected
 
 
+def test_a_capital_alone_is_no_lesser_edit() -> None:
+    assert read("extremely bEring") != "extremely bering"  # the sea
+
+
 def test_two_edits() -> None:
     assert Normalize(max_edits=2).rewrite("a gorgVuos film").text == "a gorgeous film"
 
