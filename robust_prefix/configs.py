@@ -299,6 +299,9 @@ class WordScoresConfig:
         robust_weight: share of the worst case in the loss; the rest is that of clean text.
         pessimism: in the worst case the classifier is this share of ``limit`` on the wrong side.
         largest: bound of one word's score, so that no few words decide alone.
+        block: neighbouring words whose say is bounded together, so that words that are put into a
+            text decide as little as one; 0 bounds none.
+        block_limit: how far ahead of another a block can put a class, in the units of ``limit``.
         weight_decay: of the scores.
         steps: of Adam, on all texts at once.
         learning_rate: of Adam.
@@ -309,6 +312,8 @@ class WordScoresConfig:
     robust_weight: float = Field(default=0.5, ge=0, le=1)
     pessimism: float = Field(default=0.5, ge=-1, le=1)
     largest: float = Field(default=0.5, gt=0)
+    block: int = Field(default=4, ge=0)
+    block_limit: float = Field(default=0.5, gt=0)
     weight_decay: float = Field(default=3e-4, ge=0)
     steps: int = Field(default=200, ge=1)
     learning_rate: float = Field(default=0.03, gt=0)

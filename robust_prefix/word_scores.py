@@ -5,12 +5,16 @@ It is what a robust linear classifier minimises (Xu, Caramanis & Mannor, JMLR 20
 discrete substitutions of Jia, Raghunathan, Goeksel & Liang (EMNLP 2019, "Certified Robustness to
 Adversarial Word Substitutions"), for which interval bounds of a sum are no relaxation. The sum is
 fitted to stand beside a classifier whose own say is bounded, and so to what that gets wrong.
+
+Words that an attacker inserts count as well, and three that say most outweigh any sentence. So
+words are summed in blocks of neighbours, and a block, too, has a bounded say.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +23,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, embedding
 
 from robust_prefix.artifacts import load_tensors, save_tensors
 from robust_prefix.configs import WordScoresConfig
@@ -32,6 +36,23 @@ ROUNDING = 1e-4  # of a sum of some hundred scores in float32
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """Neighbouring words whose say is bounded together.
+
+    Attributes:
+        words: of a block, counted from the text's first word on; 0 takes all as one.
+        limit: how far ahead of another a block can put one of two classes.
+    """
+
+    words: int = 0
+    limit: float = math.inf
+
+    def held(self, sums: Tensor) -> Tensor:
+        """Sums of blocks ``(..., classes)``, each within half the limit of zero."""
+        return sums.clamp(-self.limit / 2, self.limit / 2) if self.words else sums
+
+
+@dataclass(frozen=True)
 class WordScores:
     """What each word says for each class.
 
@@ -39,8 +60,8 @@ class WordScores:
         words: lower-case words, the rows of ``scores``; any other word says nothing.
         scores: float32 ``(words, classes)``.
         bias: float32 ``(classes,)``.
-        prefix_fingerprint: of the prefix that they were fitted beside.
-        config: of the fit.
+        prefix_fingerprint: of the prefix that they stand beside.
+        config: of the fit; its ``block`` and ``block_limit`` are part of the sum.
     """
 
     words: tuple[str, ...]
@@ -55,7 +76,21 @@ class WordScores:
         digest = hashlib.blake2b("\0".join(self.words).encode(), digest_size=4)
         for tensor in (self.scores, self.bias):
             digest.update(tensor.float().contiguous().numpy().tobytes())
+        if self.blocks.words:
+            digest.update(str(self.blocks).encode())
         return digest.hexdigest()
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """How words are put together."""
+        if not self.config.get("block"):
+            return Blocks()
+        return Blocks(int(self.config["block"]), float(self.config["block_limit"]))
+
+    @cached_property
+    def centred(self) -> Tensor:
+        """The scores without what a word says for all classes alike."""
+        return self.scores - self.scores.mean(1, keepdim=True)
 
     @cached_property
     def rows(self) -> Mapping[str, int]:
@@ -69,31 +104,54 @@ class WordScores:
 
     def sums(self, texts: Sequence[Fields]) -> Tensor:
         """What the words of each text's last column say together, float32 ``(texts, classes)``."""
-        found = self.bias.repeat(len(texts), 1)
-        for number, fields in enumerate(texts):
-            rows = [self.rows[word] for word in words_in(fields) if word in self.rows]
-            if rows:
-                found[number] += self.scores[rows].sum(0)
-        return found
+        places = _Places.of([words_in(fields) for fields in texts], self.rows, self.blocks.words)
+        return self.bias + places.sums(self.centred, self.blocks)
 
     def ahead(self, fields: Fields, label: int, substitutes: Substitutes) -> tuple[Tensor, Tensor]:
-        """How far the words put ``label`` ahead, and how much of that each of them can lose.
+        """How far the words put ``label`` ahead, and the most of it that substitutes can take.
 
-        A word loses most where it stands as the substitute that is worst against a class; the
-        classes are taken one by one, so that several may not all lose that much at once.
+        Of two classes that is exact where all words are exchanged. Of more it is a bound: a word is
+        taken to stand for a class and against another as two different substitutes. It is a bound,
+        too, where some words of a block with a limit are exchanged.
 
         Returns:
-            float32 ``(classes,)``, zero at ``label``, and ``(words, classes)``, never negative.
+            float32 ``(classes,)``, zero at ``label``, and ``(words, classes)``, never negative: the
+            sum of the ``n`` largest is what ``n`` exchanged words can take from that class's lead.
         """
         ahead = self.bias[label] - self.bias
-        lost = []
-        for word in words_in(fields):
+        words = words_in(fields)
+        size = self.blocks.words or max(1, len(words))
+        taken = [torch.zeros(0, len(self.bias))]
+        for start in range(0, len(words), size):
+            own, least, most = self._range(words[start : start + size], substitutes)
+            now = self._lead(own.sum(0), own.sum(0), label)
+            worst = self._lead(least.sum(0), most.sum(0), label)
+            each = self._lead(own - least, own - most, label, limited=False)
+            together = each.sort(0, descending=True).values.cumsum(0).minimum(now - worst)
+            taken.append(together.diff(dim=0, prepend=torch.zeros(1, len(self.bias))))
+            ahead = ahead + now
+        return ahead, torch.cat(taken)
+
+    def _range(
+        self, words: Sequence[str], substitutes: Substitutes
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each word its scores, and the least and the most that it may stand for, each
+        ``(words, classes)``."""
+        found = []
+        for word in words:
             choices = dict.fromkeys([word, *map(str.lower, substitutes(word))])
             scores = torch.stack([self.says(choice) for choice in choices])
-            differences = scores[:, [label]] - scores
-            ahead = ahead + differences[0]
-            lost.append(differences[0] - differences.min(0).values)
-        return ahead, torch.stack(lost) if lost else torch.zeros(0, len(self.bias))
+            found.append((scores[0], scores.min(0).values, scores.max(0).values))
+        own, least, most = (torch.stack(each) for each in zip(*found, strict=True))
+        return own, least, most
+
+    def _lead(self, own: Tensor, others: Tensor, label: int, limited: bool = True) -> Tensor:
+        """How far ``label``, by ``own``, is ahead of the classes by ``others``; zero of itself."""
+        if limited:
+            own, others = self.blocks.held(own), self.blocks.held(others)
+        lead = own[..., [label]] - others
+        lead[..., label] = 0
+        return lead
 
     def worst(self, fields: Fields, label: int, substitutes: Substitutes) -> float:
         """How far the words put ``label`` ahead of every other class at least, whichever
@@ -102,9 +160,9 @@ class WordScores:
         return float(besides(ahead - lost.sum(0), label).min())
 
     def says(self, word: str) -> Tensor:
-        """What one word says, in whatever case, float32 ``(classes,)``."""
+        """What one word says, in whatever case and before any limit, float32 ``(classes,)``."""
         row = self.rows.get(word.lower())
-        return torch.zeros(len(self.bias)) if row is None else self.scores[row]
+        return torch.zeros(len(self.bias)) if row is None else self.centred[row]
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file.
@@ -200,7 +258,8 @@ def fit_scores(
     config = config or WordScoresConfig()
     if not texts:
         raise InputError("expected texts to fit word scores on, got none")
-    corpus = _Corpus.of(texts, substitutes)
+    blocks = Blocks(config.block, config.block_limit)
+    corpus = _Corpus.of(texts, substitutes, blocks.words)
     truth = torch.tensor(labels)
     classes = said.shape[1]
     beside = bounded(said.float(), config.limit)
@@ -210,13 +269,14 @@ def fit_scores(
     optimizer = torch.optim.Adam([raw, bias], lr=config.learning_rate)
 
     def scores() -> Tensor:
-        return config.largest * torch.tanh(raw / config.largest)
+        bounded_scores = config.largest * torch.tanh(raw / config.largest)
+        return bounded_scores - bounded_scores.mean(1, keepdim=True)
 
     with progress("word scores", config.steps) as advance:
         for step in range(config.steps):
             now = scores()
-            clean = cross_entropy(corpus.sums(now) + bias + beside, truth)
-            worst = cross_entropy(corpus.worst(now, truth) + bias + against, truth)
+            clean = cross_entropy(corpus.places.sums(now, blocks) + bias + beside, truth)
+            worst = cross_entropy(corpus.worst(now, truth, blocks) + bias + against, truth)
             loss = (1 - config.robust_weight) * clean + config.robust_weight * worst
             loss = loss + config.weight_decay * raw.square().sum() / 2
             optimizer.zero_grad()
@@ -270,53 +330,103 @@ def cross_fit(
 
 
 @dataclass(frozen=True)
+class _Places:
+    """Where words stand.
+
+    Scores are looked up as embeddings are, whose gradients, unlike those of an index, are summed in
+    one order on any number of threads: the same data gives the same scores to the last bit.
+
+    Attributes:
+        row: of each word in the texts that has scores.
+        block: the number of its block.
+        text: of each block, the number of its text.
+        texts: how many there are.
+    """
+
+    row: Tensor
+    block: Tensor
+    text: Tensor
+    texts: int
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[str]], rows: Mapping[str, int], size: int) -> _Places:
+        """Of the words of texts, in blocks of ``size``."""
+        found: list[int] = []
+        block: list[int] = []
+        text: list[int] = []
+        for number, words in enumerate(texts):
+            step = size or max(1, len(words))
+            for start in range(0, len(words), step):
+                known = [rows[word] for word in words[start : start + step] if word in rows]
+                found += known
+                block += [len(text)] * len(known)
+                text.append(number)
+        of_row, of_block, of_text = (
+            torch.tensor(each, dtype=torch.long) for each in (found, block, text)
+        )
+        return cls(of_row, of_block, of_text, len(texts))
+
+    def of_blocks(self, scores: Tensor) -> Tensor:
+        """``(blocks, classes)`` from the scores of words ``(words, classes)``."""
+        empty = scores.new_zeros(len(self.text), scores.shape[1])
+        return empty.index_add(0, self.block, embedding(self.row, scores))
+
+    def of_texts(self, of_blocks: Tensor) -> Tensor:
+        """``(texts, classes)`` from those of blocks."""
+        empty = of_blocks.new_zeros(self.texts, of_blocks.shape[1])
+        return empty.index_add(0, self.text, of_blocks)
+
+    def sums(self, scores: Tensor, blocks: Blocks) -> Tensor:
+        """``(texts, classes)`` from the scores of words ``(words, classes)``."""
+        return self.of_texts(blocks.held(self.of_blocks(scores)))
+
+
+@dataclass(frozen=True)
 class _Corpus:
     """Texts as rows of words, and what may stand for each word.
 
     Attributes:
         words: of the texts first, then those that only stand for others.
-        row, text: of each word in the texts, its row and its text's number.
-        texts: how many there are.
+        places: of the words in the texts.
         replaced, choice: pairs of rows, a word of the texts and what may stand there, itself too.
     """
 
     words: tuple[str, ...]
-    row: Tensor
-    text: Tensor
-    texts: int
+    places: _Places
     replaced: Tensor
     choice: Tensor
 
     @classmethod
-    def of(cls, texts: Sequence[Fields], substitutes: Substitutes) -> _Corpus:
+    def of(cls, texts: Sequence[Fields], substitutes: Substitutes, size: int) -> _Corpus:
+        split = [words_in(fields) for fields in texts]
         rows: dict[str, int] = {}
-        row, text = [], []
-        for number, fields in enumerate(texts):
-            for word in words_in(fields):
-                row.append(rows.setdefault(word, len(rows)))
-                text.append(number)
+        for words in split:
+            for word in words:
+                rows.setdefault(word, len(rows))
+        places = _Places.of(split, rows, size)
         replaced, choice = [], []
         for word in list(rows):
             for other in dict.fromkeys([word, *map(str.lower, substitutes(word))]):
                 replaced.append(rows[word])
                 choice.append(rows.setdefault(other, len(rows)))
-        tensors = (torch.tensor(each, dtype=torch.long) for each in (row, text, replaced, choice))
-        of_row, of_text, of_replaced, of_choice = tensors
-        return cls(tuple(rows), of_row, of_text, len(texts), of_replaced, of_choice)
+        pairs = (torch.tensor(each, dtype=torch.long) for each in (replaced, choice))
+        return cls(tuple(rows), places, *pairs)
 
-    def sums(self, scores: Tensor) -> Tensor:
-        """``(texts, classes)`` from the scores of words ``(words, classes)``."""
-        empty = scores.new_zeros(self.texts, *scores.shape[1:])
-        return empty.index_add(0, self.text, scores[self.row])
-
-    def worst(self, scores: Tensor, truth: Tensor) -> Tensor:
+    def worst(self, scores: Tensor, truth: Tensor, blocks: Blocks) -> Tensor:
         """How far each class can get ahead of the true one ``(texts, classes)``, all words at
-        their worst; zero at the true one."""
-        chosen = scores[self.choice]
-        ahead = chosen[:, None, :] - chosen[:, :, None]  # (pairs, true class, class)
+        their worst, as in :meth:`WordScores.ahead`; zero at the true one."""
+        chosen = embedding(self.choice, scores)
         count = int(self.replaced.max()) + 1 if len(self.replaced) else 0
-        index = self.replaced[:, None, None].expand_as(ahead)
-        start = ahead.new_zeros(count, *ahead.shape[1:])
-        most = start.scatter_reduce(0, index, ahead, "amax", include_self=False)
-        empty = scores.new_zeros(self.texts, scores.shape[1])
-        return empty.index_add(0, self.text, most[self.row, truth[self.text]])
+        index = self.replaced[:, None].expand_as(chosen)
+        empty = chosen.new_zeros(count, chosen.shape[1])
+        most, least = (
+            blocks.held(
+                self.places.of_blocks(
+                    empty.scatter_reduce(0, index, chosen, which, include_self=False)
+                )
+            )
+            for which in ("amax", "amin")
+        )
+        true = truth[self.places.text][:, None]
+        ahead = (most - least.gather(1, true)).scatter(1, true, 0.0)
+        return self.places.of_texts(ahead)

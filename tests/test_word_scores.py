@@ -142,14 +142,57 @@ def test_every_word_of_a_text_may_be_certain_or_none() -> None:
     assert defense.radius(("a Bad film",), 0, substitutes) == 0
 
 
-def test_three_classes_and_the_last_of_two_columns() -> None:
+def test_words_of_the_last_column_count_in_any_case() -> None:
     said = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.9]])
     scores = WordScores(("cat", "dog", "don't"), said, torch.zeros(3), "", {"limit": 0.5})
     near = {"cat": ("dog",), "dog": ("Don't",)}
     ahead, lost = scores.ahead(("cat cat cat", "Cat dog"), 0, lambda word: near.get(word, ()))
     torch.testing.assert_close(ahead, torch.tensor([0.0, 0.0, 1.0]))
-    # "don't" says less for the second class than "dog" does, and more for the third
-    torch.testing.assert_close(lost, torch.tensor([[0.0, 2.0, 1.0], [0.0, 0.0, 0.9]]))
+    # without their means: "dog" says 1 less for the first class than "cat", and "don't" 14/15 more
+    # for the third than "dog"
+    torch.testing.assert_close(lost, torch.tensor([[0.0, 2.0, 1.0], [0.0, 0.0, 14 / 15]]))
+
+
+@settings(max_examples=60)
+@given(
+    text=texts,
+    values=st.lists(st.integers(-8, 8), min_size=24, max_size=24),
+    classes=st.sampled_from([2, 3]),
+    block=st.sampled_from([0, 2, 3]),
+)
+def test_what_substitutes_can_take_is_never_more_than_is_said(
+    text: str, values: list[int], classes: int, block: int
+) -> None:
+    said = torch.tensor(values[: 8 * classes]).view(8, classes) / 8
+    config = {"limit": 0.5, "block": block, "block_limit": 0.75}
+    scores = WordScores(WORDS, said, torch.zeros(classes), "", config)
+    versions = every_version(text)
+    changed = [sum(map(str.__ne__, each.split(), text.split())) for each in versions]
+    sums = scores.sums([(version,) for version in versions])
+    for label in range(classes):
+        ahead, lost = scores.ahead((text,), label, substitutes)
+        torch.testing.assert_close(ahead, sums[0, label] - sums[0])
+        most = lost.sort(0, descending=True).values
+        leads = sums[:, [label]] - sums
+        for lead, count in zip(leads, changed, strict=True):
+            assert (lead >= ahead - most[:count].sum(0) - 1e-5).all()
+        if classes == 2:
+            torch.testing.assert_close(leads.min(0).values, ahead - lost.sum(0))
+
+
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=9))
+def test_a_block_of_words_decides_no_more_than_its_limit(words: list[str]) -> None:
+    scores = dataclasses.replace(
+        SCORES, bias=torch.zeros(2), config={"limit": 0.5, "block": 3, "block_limit": 0.4}
+    )
+    assert scores.fingerprint != SCORES.fingerprint
+    [found] = scores.sums([(" ".join(words),)])
+    blocks = [words[start : start + 3] for start in range(0, len(words), 3)]
+    leads = []
+    for block in blocks:
+        alone = SCORES.sums([(" ".join(block),)])[0] - SCORES.bias
+        leads.append(float((alone[1] - alone[0]).clamp(-0.4, 0.4)))
+    assert float(found[1] - found[0]) == pytest.approx(sum(leads), abs=1e-5)
 
 
 @given(st.lists(st.floats(-50, 50), min_size=3, max_size=3), st.floats(0.1, 5))

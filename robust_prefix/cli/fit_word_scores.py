@@ -38,6 +38,13 @@ def fit(
         typer.Option(help="In the worst case the classifier is this share of the limit wrong."),
     ] = DEFAULT.pessimism,
     largest: Annotated[float, typer.Option(help="Bound of one word's score.")] = DEFAULT.largest,
+    block: Annotated[
+        int,
+        typer.Option(help="Neighbouring words whose say is bounded together; 0 bounds none."),
+    ] = DEFAULT.block,
+    block_limit: Annotated[
+        float, typer.Option(help="How far ahead a block can put a class.")
+    ] = DEFAULT.block_limit,
     sources: Annotated[
         str,
         typer.Option(help="Word lists, with commas: wordnet, counterfitted-neighbors."),
@@ -59,6 +66,8 @@ def fit(
         "robust_weight": robust_weight,
         "pessimism": pessimism,
         "largest": largest,
+        "block": block,
+        "block_limit": block_limit,
     }
     config = build_config(WordScoresConfig, settings, "fit-word-scores")
     loaded = Run.load(run, data_dir)
