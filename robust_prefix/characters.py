@@ -23,7 +23,7 @@ _OTHERS = dict(zip("ŋŊəĸɒɤηþÞϸðÐƅ\u04cf₥₩₭", "nNekaynpPpdDblm
 def as_latin(character: str) -> str:
     """The letters that a character stands for; nothing for one that is not seen.
 
-    What no Latin letter is meant by is written in its compatibility form (NFKC) without accents.
+    What no Latin letter is meant by is written in its compatibility form (NFKC).
     """
     if character.isascii():
         return character
@@ -35,7 +35,8 @@ def as_latin(character: str) -> str:
         return letter
     simpler = unicodedata.normalize("NFKD", character)
     if simpler != character:
-        return "".join(as_latin(one) for one in simpler)
+        read = "".join(as_latin(one) for one in simpler)
+        return read if read.isascii() else unicodedata.normalize("NFKC", character)
     # "CYRILLIC SMALL LETTER HA WITH DESCENDER" looks like what the letter without it does.
     bare = _by_name(name.split(" WITH ")[0])
     read = as_latin(bare) if bare not in ("", character) else character

@@ -75,7 +75,7 @@ class Speller:
         """
         typed = word.lower()
         capital = _stray_capital(word, uncased)
-        if self.knows(typed) and not capital:
+        if self.knows(typed) and capital in (None, 0):  # a name may be a word, too
             return word
         candidates = self._candidates(typed)
         least = self._log_share(typed)

@@ -70,7 +70,8 @@ def train_prefix(
     Raises:
         ArtifactError: ``start`` belongs to another base model.
         ConfigError: a label word is several tokens, the adversary is unknown, ``prefix`` does not
-            fit the model, the task or ``start``, or ``out`` holds checkpoints of other settings.
+            fit the model, the task or ``start``, ``words`` are of other classes, or ``out`` holds
+            checkpoints of other settings.
         InputError: the data does not fit the task.
     """
     from transformers import set_seed
@@ -81,6 +82,11 @@ def train_prefix(
     training = dataclasses.replace(training, learning_rate=rate)
     if isinstance(method, Searched):
         check_searchable(method, training)
+        if words is not None:
+            raise ConfigError(
+                f"expected a method that is optimised beside word scores, got {method.name}, whose "
+                "result is words; leave the word scores out"
+            )
     set_seed(seed)
     prompter = Prompter(backbone, task, head=method.has_head(backbone))
     train_rows = load_split(task, "train")
@@ -103,7 +109,13 @@ def train_prefix(
         train_rows, dev_rows = (_read(task, rows, reader) for rows in (train_rows, dev_rows))
         substitutes = substitutes and _read_substitutes(substitutes, reader)
     if words is not None:
-        settings["words"] = [each.fingerprint for each in (words.whole, *words.folds)]
+        if len(words.whole.bias) != len(task.labels):
+            raise ConfigError(
+                f"expected word scores for the {len(task.labels)} classes of {task.name}, got some "
+                f"for {len(words.whole.bias)}; fit them on a run of this task"
+            )
+        # of the folds their number: the same scores and data give the same again
+        settings["word_scores"] = [words.whole.fingerprint, len(words.folds)]
     folder = Path(out) if out is not None else None
     if folder is not None and (before := finished(folder, settings, backbone)) is not None:
         return before

@@ -102,6 +102,25 @@ class WordScores:
         order = torch.randperm(len(self.words), generator=torch.Generator().manual_seed(seed))
         return dataclasses.replace(self, scores=self.scores[order])
 
+    def scaled(self, factor: float) -> Self:
+        """Scores whose sums are ``factor`` times as large."""
+        config = dict(self.config)
+        if self.blocks.words:
+            config["block_limit"] = self.blocks.limit * factor
+        scores, bias = self.scores * factor, self.bias * factor
+        return dataclasses.replace(self, scores=scores, bias=bias, config=config)
+
+    def beside(self, prefix_fingerprint: str) -> Self:
+        """The same scores for a prefix that was trained beside them, without what was measured
+        beside another."""
+        config = {key: value for key, value in self.config.items() if not key.startswith("dev_")}
+        return dataclasses.replace(self, prefix_fingerprint=prefix_fingerprint, config=config)
+
+    def strength(self, texts: Sequence[Fields]) -> float:
+        """How far the words put one class ahead of the last, on average over texts."""
+        sums = self.sums(texts) - self.bias
+        return float((sums.max(1).values - sums.min(1).values).mean())
+
     def sums(self, texts: Sequence[Fields]) -> Tensor:
         """What the words of each text's last column say together, float32 ``(texts, classes)``."""
         places = _Places.of([words_in(fields) for fields in texts], self.rows, self.blocks.words)
@@ -208,10 +227,12 @@ class CrossFitted:
     Attributes:
         whole: fitted on all texts, for others.
         folds: fitted without every ``len(folds)``-th text, from the first on, the second, ...
+        limit: how far ahead the classifier beside them can put a class when it answers.
     """
 
     whole: WordScores
     folds: tuple[WordScores, ...]
+    limit: float
 
     def leaving_out(self, place: int) -> WordScores:
         """The scores for the text of that place."""
@@ -326,7 +347,7 @@ def cross_fit(
                 config,
             )
         )
-    return CrossFitted(whole, tuple(found))
+    return CrossFitted(whole, tuple(found), float(whole.config["limit"]))
 
 
 @dataclass(frozen=True)

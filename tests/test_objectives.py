@@ -433,3 +433,36 @@ def test_a_bad_adversary_is_one_clear_line(
 
 def test_no_adversary_is_none(backbone: CausalBackbone, task: Task) -> None:
     assert build_adversary("none", Prompter(backbone, task)) is None
+
+
+class _Capitals:
+    """Reads every word with an "o" in it in capitals."""
+
+    spec = "capitals"
+
+    def read(self, fields: Fields) -> Fields:
+        words = (word.upper() if "o" in word else word for word in fields[-1].split(" "))
+        return (*fields[:-1], " ".join(words))
+
+
+@pytest.mark.parametrize("edits", ["substitution(edits=typos, max_changed=1)", "triggers"])
+def test_what_adversaries_make_up_is_tried_as_it_is_read(
+    backbone: CausalBackbone, task: Task, prefix: Prefix, edits: str
+) -> None:
+    prompter = Prompter(backbone, task)
+    built = build_adversary(edits, prompter, None, _Capitals())
+    assert built is not None
+    spy = _Spy(built)  # type: ignore[arg-type]
+    texts: list[Fields] = [("thin crisp walnut",)] * 3
+    objective = PrefixObjective(prompter, DirectPrefix(prefix.tensor), spy, texts, 1.0)
+    for _ in range(6):
+        run(objective.train(), backbone, task, texts)
+    new = [
+        word
+        for _, [made] in spy.seen
+        for text in shown_texts(backbone, task, made.batch)
+        for word in text.split()
+        if word not in texts[0][0].split()
+    ]
+    assert len(new) > 6
+    assert all(word.isupper() for word in new if "o" in word.lower())

@@ -11,12 +11,18 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.configs import PrefixTuningConfig, TrainingConfig, WordScoresConfig
+from robust_prefix.configs import (
+    AutoPromptConfig,
+    PrefixTuningConfig,
+    TrainingConfig,
+    WordScoresConfig,
+)
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import WordScoresDefense
-from robust_prefix.errors import InputError
+from robust_prefix.errors import ConfigError, InputError
 from robust_prefix.fitting import cross_fit_words, fit_word_scores
 from robust_prefix.objectives import PrefixObjective, build_adversary
+from robust_prefix.objectives.triggers import TriggerAdversary
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prefix_tuning import DirectPrefix
@@ -65,15 +71,15 @@ def run(
 def test_the_loss_is_that_of_both_together_and_the_answer_the_defence_s(
     backbone: CausalBackbone, task: Task, prefix: Prefix
 ) -> None:
-    words = CrossFitted(scores(limit=0.02), (scores(),))
+    words = CrossFitted(scores(), (scores(),), limit=0.02)
     beside = words.whole.sums(TEXTS)
     found = run(objective_for(backbone, task, prefix, words), backbone, task, beside)
     model = PrefixModel(backbone, task, prefix)
     said = model.logits(model.pad(model.prompter.encode(TEXTS)))
     expected = cross_entropy(said + beside, LABELS)
     torch.testing.assert_close(found["loss"], expected, atol=1e-5, rtol=1e-5)
-    whole = dataclasses.replace(words.whole, prefix_fingerprint=prefix.fingerprint)
-    answer = WordScoresDefense(whole).logits(model, TEXTS)
+    whole = words.whole.beside(prefix.fingerprint)
+    answer = WordScoresDefense(whole, limit=0.02).logits(model, TEXTS)
     torch.testing.assert_close(found["logits"], answer, atol=1e-5, rtol=1e-5)
     assert (answer - said - beside).abs().max() > 1e-3  # the bound is felt
 
@@ -83,11 +89,45 @@ def test_an_adversary_sees_the_words_scores(
 ) -> None:
     """Scores larger than what the model says decide which candidate is the worst."""
     spec = "substitution(variants=1, max_changed=1, temperature=0)"
-    words = CrossFitted(scores(10), (scores(10),))
+    words = CrossFitted(scores(10), (scores(10),), 1.0)
     objective = objective_for(backbone, task, prefix, words, spec).train()
     loss = run(objective, backbone, task, words.whole.sums(TEXTS))["loss"]
     # "odd film" by 30, "warm plot" by 10, "odd story" by 30; behind "fine film" it would be 14
     assert loss.item() == pytest.approx(70 / 3, abs=2)
+
+
+def test_a_trigger_is_chosen_by_the_words_scores_too(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    """Of all words one turns the first class and another the second."""
+    spec = "triggers(length=1, variants=1, temperature=0)"
+    vocabulary = TriggerAdversary(Prompter(backbone, task))._vocabulary.words
+    turning = (vocabulary[3], vocabulary[-5])
+    said = torch.tensor([[0.0, 9.0], [9.0, 0.0]])
+    words = WordScores(tuple(map(str.lower, turning)), said, torch.zeros(2), "", {"limit": 1.0})
+    crossed = CrossFitted(words, (words,), 1.0)
+    objective = objective_for(backbone, task, prefix, crossed, spec).train()
+    assert run(objective, backbone, task, words.sums(TEXTS))["loss"] > 8
+
+
+def test_without_what_the_words_add_there_is_no_loss(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    objective = objective_for(backbone, task, prefix, CrossFitted(scores(), (scores(),), 1.0))
+    with pytest.raises(ValueError, match="expected what the words add"):
+        run(objective, backbone, task, None)
+
+
+def test_words_of_other_classes_and_methods_that_search_are_refused(
+    backbone: CausalBackbone, task: Task
+) -> None:
+    three = WordScores(("good",), torch.zeros(1, 3), torch.zeros(3), "", {"limit": 1.0})
+    with pytest.raises(ConfigError, match="for the 2 classes of sst2, got some for 3"):
+        train_prefix(backbone, task, words=CrossFitted(three, (three,), 1.0))
+    with pytest.raises(ConfigError, match="beside word scores, got autoprompt"):
+        train_prefix(
+            backbone, task, prefix=AutoPromptConfig(), words=CrossFitted(three, (three,), 1.0)
+        )
 
 
 def test_each_text_stands_beside_scores_that_were_fitted_without_it(
@@ -97,7 +137,9 @@ def test_each_text_stands_beside_scores_that_were_fitted_without_it(
     none = dataclasses.replace(scores(), scores=torch.zeros(5, 2))
     losses = []
     for folds in ((none, none, none), (scores(100), none, none), (none, none, scores(100))):
-        objective = objective_for(backbone, task, prefix, CrossFitted(none, folds), spec).train()
+        objective = objective_for(
+            backbone, task, prefix, CrossFitted(none, folds, 1.0), spec
+        ).train()
         losses.append(run(objective, backbone, task, none.sums(TEXTS))["loss"])
     assert losses[1] > losses[0] + 10
     assert losses[2] > losses[0] + 10
@@ -147,8 +189,9 @@ def test_a_trained_prefix_leaves_to_the_words_what_they_say(
 
     certain = Certain(*(getattr(whole, field.name) for field in dataclasses.fields(whole)))
     moved = {}
-    for name, words in (("beside", CrossFitted(certain, (certain,) * 3)), ("alone", None)):
+    for name, words in (("beside", CrossFitted(certain, (certain,) * 3, 1.0)), ("alone", None)):
         after = train_prefix(backbone, task, start=start, words=words, **settings)  # type: ignore[arg-type]
         moved[name] = float((after.tensor - start.tensor).norm())
-        assert ("words" in after.config) == (words is not None)
+        assert ("word_scores" in after.config) == (words is not None)
+        assert after.parameters == after.tensor.numel()
     assert moved["beside"] < 0.1 * moved["alone"]

@@ -20,12 +20,13 @@ from robust_prefix.backbones import CausalBackbone
 from robust_prefix.certification import CertifyConfig, certify
 from robust_prefix.configs import WordScoresConfig
 from robust_prefix.data import load_split, rows_as_fields
-from robust_prefix.defenses import Defense, Fitted, WordScoresDefense, build_defense
+from robust_prefix.defenses import Defense, Fitted, WordScoresDefense, build_defense, layers
 from robust_prefix.defenses.base import NoSettings
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
 from robust_prefix.evaluation.bench import matching_controls
 from robust_prefix.fitting import fit_word_scores
 from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
+from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Fields, Task
 from robust_prefix.word_scores import WordScores, bounded, fit_scores
 
@@ -380,26 +381,68 @@ def test_a_table_of_which_no_word_is_a_token_has_no_slope(model: PrefixModel) ->
     assert np.isfinite(found.gradient).all()
 
 
-def test_a_control_deals_the_scores_out_anew(
+def test_a_control_deals_the_scores_out_anew_and_says_as_much(
     backbone: CausalBackbone, task: Task, prefix: Prefix
 ) -> None:
     model = PrefixModel(backbone, task, prefix)
-    fitted = Fitted(words=scores_for(model))
+    config = {"limit": 0.5, "block": 2, "block_limit": 0.8}
+    fitted = Fitted(words=dataclasses.replace(scores_for(model), config=config))
     classifier = PrefixClassifier(backbone, task, prefix, fitted=fitted)
     defense = build_defense("normalize+word-scores", fitted)
     assert "shuffled" not in defense.spec
-    specs = matching_controls(classifier, defense, [("a good film",)], [3, 4])
+    text: list[Fields] = [("good bad tough film",), ("a fine movie",), ("poor but great",)]
+    specs = matching_controls(classifier, defense, text, [3, 4])
     assert len(set(specs)) == 2
-    text: list[Fields] = [("good bad tough film",)]
     for spec in specs:
         control = build_defense(spec, fitted)
         assert control.spec == spec
-        assert control.spec.replace(", shuffled=3", "").replace(", shuffled=4", "") == defense.spec
-        words = control.inner.fitted  # type: ignore[attr-defined]
-        assert words.fingerprint != SCORES.fingerprint
-        torch.testing.assert_close(
-            words.scores.sort(0).values, SCORES.scores.sort(0).values, atol=0, rtol=0
-        )
+        strengths = [
+            layer.fitted.strength(text)
+            for each in (control, defense)
+            for layer in layers(each)
+            if isinstance(layer, WordScoresDefense)
+        ]
+        assert strengths[0] == pytest.approx(strengths[1], rel=1e-3)
         assert (control.logits(model, text) - defense.logits(model, text)).abs().max() > 0.1
         assert matching_controls(classifier, control, text, [0]) == ()
     assert matching_controls(classifier, defense, text, []) == ()
+
+
+def test_beside_a_tuned_prefix_the_control_is_a_random_one(
+    backbone: CausalBackbone, task: Task, prefix: Prefix, spaces: Subspaces
+) -> None:
+    model = PrefixModel(backbone, task, prefix)
+    fitted = Fitted(words=scores_for(model), subspaces=spaces)
+    classifier = PrefixClassifier(backbone, task, prefix, fitted=fitted)
+    defense = build_defense("word-scores+robust-prefix(steps=1)", fitted)
+    [control] = matching_controls(classifier, defense, [("a good film",)], [0])
+    assert control.startswith("word-scores(")
+    assert "random-prefix(" in control
+    assert "shuffled" not in control
+
+
+@given(text=texts, factor=st.floats(0.1, 4))
+def test_scaled_scores_add_up_to_so_much(text: str, factor: float) -> None:
+    config = {"limit": 0.5, "block": 2, "block_limit": 0.8}
+    scores = dataclasses.replace(SCORES, config=config)
+    found = scores.scaled(factor).sums([(text,)])
+    torch.testing.assert_close(found, factor * scores.sums([(text,)]), atol=1e-5, rtol=1e-4)
+
+
+def test_the_fit_is_the_same_on_any_number_of_threads() -> None:
+    """At a size at which the gradient of an indexed tensor is summed in another order each time."""
+    rng = np.random.default_rng(0)
+    words = [f"w{chr(97 + n // 26 % 26)}{chr(97 + n % 26)}{chr(97 + n // 676)}" for n in range(900)]
+    examples: list[Fields] = [(" ".join(rng.choice(words, 60)),) for _ in range(1500)]
+    labels = rng.integers(0, 2, len(examples)).tolist()
+    config = WordScoresConfig(steps=3)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            said = torch.zeros(len(examples), 2)
+            fitted = fit_scores(examples, labels, said, lambda word: (), "", config)
+            found.append(fitted.fingerprint)
+    finally:
+        torch.set_num_threads(before)
+    assert len(set(found)) == 1

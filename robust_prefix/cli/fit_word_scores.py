@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from robust_prefix.cli.common import (
 )
 from robust_prefix.cli.output import print_json
 from robust_prefix.configs import WordScoresConfig
+
+if TYPE_CHECKING:
+    from robust_prefix.runs import Run
 
 DEFAULT = WordScoresConfig()
 
@@ -76,7 +79,8 @@ def fit(
     backbone = load_backbone(loaded.prefix.base_model, device=device.value, dtype=dtype.value)
     found = fit_word_scores(backbone, loaded.prefix, loaded.task, substitutes, config=config)
     found = dataclasses.replace(found, config={**found.config, "sources": names})
-    dataclasses.replace(loaded, words=found).save(run_folder(run))
+    fitted = dataclasses.replace(loaded, words=found)
+    dataclasses.replace(fitted, defense=_renewed(fitted)).save(run_folder(run))
     shown = f"{run}: scores of {len(found.words):,} words"
     if "dev_clean" in found.config:
         shown += (
@@ -87,3 +91,16 @@ def fit(
     Console(stderr=True).print(shown, highlight=False, soft_wrap=True)
     if json:
         print_json({"run": run, "words": len(found.words), **found.config})
+
+
+def _renewed(run: Run) -> str:
+    """The run's default defence; where word scores are part of it, these that the run now has."""
+    from robust_prefix.defenses import WordScoresDefense, build_defense
+    from robust_prefix.specs import Spec, parse_composition
+
+    parts = parse_composition(run.defense)
+    if all(part.name != WordScoresDefense.name for part in parts):
+        return run.defense
+    name = WordScoresDefense.name
+    anew = (str(Spec(name) if part.name == name else part) for part in parts)
+    return build_defense("+".join(anew), run.fitted).spec

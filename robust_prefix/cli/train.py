@@ -23,7 +23,10 @@ from robust_prefix.cli.output import print_json
 from robust_prefix.configs import TrainingConfig
 
 if TYPE_CHECKING:
-    from robust_prefix.defenses import Defense
+    from robust_prefix.defenses import Defense, WordScoresDefense
+    from robust_prefix.runs import Run
+    from robust_prefix.tasks import Task
+    from robust_prefix.word_scores import WordScores
 
 TRAINING = TrainingConfig()
 
@@ -59,8 +62,8 @@ def train(
         str,
         typer.Option(
             help="Train behind a defence: on what normalize, synonyms or both with + make of the "
-            "text, and beside the word scores of --start where word-scores follows; masked-vote "
-            "may follow, too. The run's default afterwards."
+            "text, masked-vote after them or not; or word-scores, alone or behind normalize, those "
+            "of --start. The run's default afterwards."
         ),
     ] = "none",
     length: Annotated[
@@ -99,7 +102,7 @@ def train(
     from robust_prefix.backbones import load_backbone
     from robust_prefix.cli.lexical import clusters_for, substitutes_from
     from robust_prefix.data import load_split
-    from robust_prefix.defenses import Fitted, TextDefense, WordScoresDefense, build_defense, layers
+    from robust_prefix.defenses import Fitted, TextDefense, WordScoresDefense, build_defense
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.accuracy import describe, measured_run
     from robust_prefix.fitting import cross_fit_words
@@ -144,11 +147,11 @@ def train(
     clusters = begun_run.synonyms if begun_run is not None else None
     if clusters is None and any(part.name == "synonyms" for part in parse_composition(defense)):
         clusters = clusters_for(chosen, data_dir)
-    words = begun_run.words if begun_run is not None else None
+    words = None
+    if any(part.name == WordScoresDefense.name for part in parse_composition(defense)):
+        words = _words_to_go_on(begun_run, chosen)
     behind = build_defense(defense, Fitted(synonyms=clusters, words=words))
-    _check_trainable(behind, defense)
-    if not any(isinstance(layer, WordScoresDefense) for layer in layers(behind)):
-        words = None
+    beside_words = _checked(behind, defense)
     substitutes = substitutes_from(data_dir) if needs_substitutes(adversary) else None
     for split in chosen.splits:  # a bad row in the test data is to be known before training
         load_split(chosen, split)
@@ -165,12 +168,13 @@ def train(
         found = choose_length(backbone, chosen, prefix=config, **common).chosen
         config = dataclasses.replace(config, length=found)
     crossed = None
-    if words is not None and begun is not None:
+    if words is not None and begun is not None and beside_words is not None:
         lists = substitutes_from(data_dir, words.config.get("sources"))
         crossed = cross_fit_words(backbone, begun, chosen, words, lists)
+        crossed = dataclasses.replace(crossed, limit=beside_words.limit)
     prefix = train_prefix(backbone, chosen, prefix=config, start=begun, words=crossed, **common)
     if words is not None:  # it was trained beside them, and so they are this prefix's
-        words = dataclasses.replace(words, prefix_fingerprint=prefix.fingerprint)
+        words = words.beside(prefix.fingerprint)
         behind = build_defense(behind.spec, Fitted(synonyms=clusters, words=words))
     run = measured_run(backbone, chosen, prefix, defense=behind, synonyms=clusters)
     dataclasses.replace(run, words=words).save(out)
@@ -187,25 +191,54 @@ def train(
         print_json({"out": str(out), **run.measurements, "settings": dict(prefix.config)})
 
 
-def _check_trainable(behind: Defense[Any], given: str) -> None:
-    """Refuse defences that a prefix cannot be trained behind."""
+def _words_to_go_on(start: Run | None, task: Task) -> WordScores:
+    """The word scores of the run that training goes on from."""
+    from robust_prefix.errors import ConfigError
+
+    if start is None or start.words is None:
+        raise ConfigError(
+            "expected --start with a run that has word scores to train beside them, got "
+            f"{'none' if start is None else 'one without'}; run robust-prefix fit-word-scores on it"
+        )
+    if (start.task.name, start.task.labels) != (task.name, task.labels):
+        raise ConfigError(
+            f"expected word scores of the task {task.name}, got some of {start.task.name}; run "
+            "robust-prefix fit-word-scores on a run of this task"
+        )
+    return start.words
+
+
+def _checked(behind: Defense[Any], given: str) -> WordScoresDefense | None:
+    """Refuse defences that a prefix cannot be trained behind; the word scores, if any."""
     from robust_prefix.defenses import (
         MaskedVote,
         NoDefense,
+        Normalize,
         TextDefense,
         WordScoresDefense,
         layers,
     )
     from robust_prefix.errors import ConfigError
 
-    for layer in layers(behind):
-        if not isinstance(layer, TextDefense | MaskedVote | NoDefense | WordScoresDefense):
-            raise ConfigError(
-                "expected defences that rewrite text (normalize, synonyms), word-scores or "
-                f"masked-vote, got {given!r}; others do not change what a prefix is trained on"
-            )
-        if isinstance(layer, WordScoresDefense) and not isinstance(layer.inner, NoDefense):
-            raise ConfigError(
-                f"expected nothing behind word-scores to train a prefix on, got {given!r}; "
-                "put word-scores last"
-            )
+    parts = list(layers(behind))
+    if not all(
+        isinstance(part, TextDefense | MaskedVote | NoDefense | WordScoresDefense) for part in parts
+    ):
+        raise ConfigError(
+            "expected defences that rewrite text (normalize, synonyms), word-scores or "
+            f"masked-vote, got {given!r}; others do not change what a prefix is trained on"
+        )
+    found = [part for part in parts if isinstance(part, WordScoresDefense)]
+    if not found:
+        return None
+    [words] = found
+    if not all(isinstance(part, Normalize | WordScoresDefense | NoDefense) for part in parts):
+        raise ConfigError(
+            f"expected word-scores alone or behind normalize to train a prefix on, got {given!r}"
+        )
+    if words.config.shuffled is not None or words.config.scale is not None:
+        raise ConfigError(
+            f"expected word scores as they were fitted to train beside, got {given!r}; leave out "
+            "shuffled= and scale="
+        )
+    return words

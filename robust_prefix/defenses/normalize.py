@@ -74,7 +74,7 @@ class Normalize(TextDefense[NormalizeConfig]):
         return rewritten.replace(changed)
 
     def _joined(self, rewritten: Rewritten) -> Rewritten:
-        """Two neighbours that are no words, but one word together, are joined."""
+        """Two neighbours are joined that are rather one word, split."""
         speller = english(self.config.max_edits)
         words = list(_FREE.finditer(rewritten.text))
         joined, skip = [], False

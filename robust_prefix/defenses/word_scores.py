@@ -44,11 +44,13 @@ class WordScoresDefenseConfig:
         table: fingerprint of the word scores, so that a record says which; of those at hand.
         shuffled: seed by which words change their scores with one another, for a control whose
             scores are the same and say nothing; none where not given.
+        scale: factor of what the words say, by which a control says as much; none where not given.
     """
 
     limit: float | None = Field(default=None, gt=0)
     table: str | None = None
     shuffled: int | None = Field(default=None, ge=0)
+    scale: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
@@ -85,8 +87,11 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         # In the settings, and so in every record.
         given = dataclasses.asdict(self.config)
         super().__init__(inner, **given | {"limit": limit, "table": fitted.fingerprint})
-        seed = self.config.shuffled
-        self.fitted = fitted if seed is None else fitted.shuffled(seed)
+        if self.config.shuffled is not None:
+            fitted = fitted.shuffled(self.config.shuffled)
+        if self.config.scale is not None:
+            fitted = fitted.scaled(self.config.scale)
+        self.fitted = fitted
         self._directions: weakref.WeakKeyDictionary[Backbone, Tensor] = weakref.WeakKeyDictionary()
 
     @classmethod

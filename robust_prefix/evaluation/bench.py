@@ -22,7 +22,6 @@ from robust_prefix.defenses import (
     RobustPrefix,
     WordScoresDefense,
     WrappingDefense,
-    layers,
 )
 from robust_prefix.errors import ConfigError, ResourceError
 from robust_prefix.evaluation.outputs import write_results
@@ -86,31 +85,38 @@ def matching_controls(
 ) -> tuple[str, ...]:
     """What does as much as a defence, at random: the equal-norm controls; none for most.
 
-    Beside a prefix that is tuned stand random prefixes. Their norm is measured once, on the first
-    texts of the run itself; what rewrites the texts before the tuned prefix sees them stands before
-    its control too. Beside scores of words stand the same scores, dealt out anew among the words.
+    Beside a prefix that is tuned stand random prefixes; beside scores of words alone the same
+    scores, dealt out anew among the words. What they do as much of is measured once, on the first
+    texts of the run itself. What stands before in a defence stands before its control too.
 
     Returns:
         Canonical specs, one a seed.
     """
-    for layer in layers(defense):
-        if isinstance(layer, WordScoresDefense) and layer.config.shuffled is None:
-            return tuple(_shuffled_scores(defense, seed) for seed in seeds)
     inner, texts = defense, texts[:_CONTROL_TEXTS]
+    shuffled: tuple[str, ...] = ()
     while isinstance(inner, WrappingDefense):
+        if isinstance(inner, WordScoresDefense) and inner.config.shuffled is None:
+            shuffled = tuple(_shuffled_scores(defense, inner, texts, seed) for seed in seeds)
         texts = [read for text in texts for read in inner.passed_on(text)]
         inner = inner.inner
     if not seeds or not isinstance(inner, RobustPrefix) or inner.config.steps == 0:
-        return ()
+        return shuffled
     found = RandomPrefix.matching(inner, classifier.model, texts)
     config = dataclasses.asdict(found.config)
     outer = defense.spec.removesuffix(inner.spec)
     return tuple(outer + RandomPrefix(**config | {"seed": seed}).spec for seed in seeds)
 
 
-def _shuffled_scores(defense: Defense[Any], seed: int) -> str:
+def _shuffled_scores(
+    defense: Defense[Any], words: WordScoresDefense, texts: Sequence[Fields], seed: int
+) -> str:
+    """``defense`` with its word scores dealt out anew, to say as much of the texts as they did."""
+    random = words.fitted.shuffled(seed).strength(texts)
+    scale = words.fitted.strength(texts) / random if random else 1.0
+    scale *= words.config.scale or 1.0
+    settings = {"shuffled": str(seed), "scale": str(round(scale, 4))}
     return "+".join(
-        str(Spec(part.name, {**part.settings, "shuffled": str(seed)}))
+        str(Spec(part.name, {**part.settings, **settings}))
         if part.name == WordScoresDefense.name
         else str(part)
         for part in parse_composition(defense.spec)
@@ -162,8 +168,8 @@ class Bench:
             protocols: any of ``replay``, ``direct`` and ``worst``.
             num_examples: how many examples to draw; of a recorded attack at most all it has.
             seed: of the draw, and of all else in the cell.
-            control_seeds: how many controls stand beside each dynamic defence; control ``i`` is
-                seeded with ``seed + i``.
+            control_seeds: how many controls stand beside each defence that has any; control ``i``
+                is seeded with ``seed + i``.
             controls: what an earlier call found, see ``Manifest.controls``.
 
         Raises:
@@ -289,7 +295,7 @@ def run_attack(
     control_seeds: int = 1,
     encoder: Callable[[], Encoder] | None = None,
 ) -> Summary:
-    """Attack a classifier undefended and defended, with controls beside a dynamic defence.
+    """Attack a classifier undefended and defended, with controls beside what tunes or scores.
 
     Records go to ``out/run.sqlite`` as each example ends; the same call takes a killed run up
     again. At the end ``results.csv``, ``summary.json`` and ``report.html`` are written.

@@ -50,7 +50,7 @@ class Plan:
         protocols: ``replay``, ``direct``, ``worst``; the first two together give the third.
         seeds: one cell each.
         num_examples: texts a cell, drawn from the test split.
-        control_seeds: equal-norm controls beside each dynamic defence.
+        control_seeds: equal-norm controls beside each defence that has any.
     """
 
     runs: Names
@@ -145,7 +145,7 @@ class CellPlan:
         protocols: in their usual order.
         seed: of the cell.
         num_examples: how many examples to draw.
-        control_seeds: how many controls beside each dynamic defence.
+        control_seeds: how many controls beside each defence that has any.
     """
 
     run: str

@@ -72,6 +72,18 @@ class Minibatch:
     embed: Callable[[Sequence[Fields]], Prompts]
     words: Sequence[WordScores] = ()
 
+    def slopes(self, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
+        """How the sum of the losses changes with the prompts' states ``(batch, tokens, hidden)``
+        and with what their words add ``(batch, classes)``, both float32 on the CPU; None without
+        words."""
+        with torch.enable_grad():
+            leaves = [prompts.embedded.detach().requires_grad_()]
+            if prompts.beside is not None:
+                leaves.append(prompts.beside.detach().requires_grad_())
+            losses = self.losses(Prompts(prompts.batch, *leaves)).sum()
+            found = [each.float().cpu() for each in torch.autograd.grad(losses, leaves)]
+        return found[0], found[1] if len(found) > 1 else None
+
 
 Config = TypeVar("Config")
 
@@ -205,13 +217,15 @@ class PrefixObjective(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Mean loss over prompts, and the class scores that are answered with."""
         tokens = self._frozen[0].label_tokens
-        if prompts.beside is None or self._words is None:
+        if self._words is None:
             scores = _scores(backbone, prompts, learned)
             loss = nn.functional.cross_entropy(scores, tokens[labels])
             return loss, scores[:, tokens].detach()
+        if prompts.beside is None:
+            raise ValueError("expected what the words add beside the prompts, got nothing")
         scores = _scores(backbone, prompts, learned, tokens)
         loss = nn.functional.cross_entropy(scores + prompts.beside, labels)
-        said = bounded(scores.detach(), float(self._words.whole.config["limit"]))
+        said = bounded(scores.detach(), self._words.limit)
         return loss, said + prompts.beside
 
     def learned(self) -> Learned:

@@ -101,7 +101,7 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
         prompter: of the model that is trained.
         substitutes: the word lists; needed unless ``edits`` is ``typos``.
         columns: numbers of the columns that may change; the last one where not given.
-        reader: rewrites the texts before the model; a typo is tried as it reads it.
+        reader: rewrites the texts before the model; a typo is tried as it reads it by itself.
 
     Raises:
         ConfigError: ``edits`` asks for synonyms and no word lists are given.
@@ -188,20 +188,11 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
         self, minibatch: Minibatch, drafts: Sequence[_Draft], prompts: Prompts
     ) -> list[list[np.ndarray]]:
         """First-order gain in loss of each candidate of each slot of each draft."""
-        with torch.enable_grad():
-            leaf = prompts.embedded.detach().requires_grad_()
-            beside = (
-                prompts.beside.detach().requires_grad_() if prompts.beside is not None else None
-            )
-            losses = minibatch.losses(Prompts(prompts.batch, leaf, beside)).sum()
-            wanted = [leaf] if beside is None else [leaf, beside]
-            gradient, *of_beside = (
-                found.float().cpu() for found in torch.autograd.grad(losses, wanted)
-            )
+        gradient, of_beside = minibatch.slopes(prompts)
         gains = [self._gains_of(draft, rows) for draft, rows in zip(drafts, gradient, strict=True)]
-        if of_beside:
+        if of_beside is not None:
             for draft, found, words, slope in zip(
-                drafts, gains, minibatch.words, of_beside[0], strict=True
+                drafts, gains, minibatch.words, of_beside, strict=True
             ):
                 _add_scores(found, draft, words, slope)
         return gains

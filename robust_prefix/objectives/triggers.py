@@ -9,7 +9,7 @@ minibatch's texts of one class, so that it is one for all of them as the attack'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +23,7 @@ from robust_prefix.prefixes.hard_prompt import readable_tokens
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields
+from robust_prefix.word_scores import WordScores
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
@@ -44,12 +45,12 @@ class TriggersConfig:
 class _Vocabulary:
     """Words of one token: how they read, and their input embeddings ``(words, hidden)``.
 
-    Where a reader stands before the model, those alone that it leaves as they are: it makes of
-    another word one of these.
+    Where a reader stands before the model, those alone that it leaves as they are.
     """
 
     words: tuple[str, ...]
     vectors: Tensor
+    _said: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, prompter: Prompter, reader: TextReader | None) -> _Vocabulary:
@@ -63,6 +64,13 @@ class _Vocabulary:
             }
         vectors = prompter.backbone.embeddings[list(tokens)].float().cpu()
         return cls(tuple(tokens.values()), vectors)
+
+    def say(self, scores: WordScores) -> Tensor:
+        """What the words say, float32 ``(words, classes)``; looked up once a table."""
+        if scores.fingerprint not in self._said:
+            said = torch.stack([scores.says(word) for word in self.words])
+            self._said[scores.fingerprint] = said
+        return self._said[scores.fingerprint]
 
 
 class TriggerAdversary(Adversary[TriggersConfig]):
@@ -128,11 +136,7 @@ class TriggerAdversary(Adversary[TriggersConfig]):
     ) -> dict[int, Tensor]:
         """First-order gain in its class's loss of each word at each place ``(places, words)``."""
         prompts = minibatch.embed(texts)
-        with torch.enable_grad():
-            leaf = prompts.embedded.detach().requires_grad_()
-            losses = minibatch.losses(replace(prompts, embedded=leaf))
-            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-        gradient = gradient.float().cpu()
+        gradient, of_beside = minibatch.slopes(prompts)
         slopes = {
             label: torch.zeros(len(words), gradient.shape[-1]) for label, words in begun.items()
         }
@@ -142,7 +146,12 @@ class TriggerAdversary(Adversary[TriggersConfig]):
                 if span is not None and span[0] == len(text) - 1 and span[2] <= ends[-1]:
                     # by its last character: a token may begin with the space before its word
                     slopes[label][int(np.searchsorted(ends, span[2]))] += row[token]
-        return {label: slope @ self._vocabulary.vectors.T for label, slope in slopes.items()}
+        gains = {label: slope @ self._vocabulary.vectors.T for label, slope in slopes.items()}
+        if of_beside is not None:
+            labels = minibatch.labels.tolist()
+            for words, label, slope in zip(minibatch.words, labels, of_beside, strict=True):
+                gains[label] += self._vocabulary.say(words) @ slope
+        return gains
 
     def _drawn(self, gains: Tensor, rng: np.random.Generator) -> tuple[str, ...]:
         """A word for each place: the first by gain, the gains made noisy."""

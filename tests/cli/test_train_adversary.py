@@ -118,9 +118,20 @@ def test_word_scores_are_fitted_and_used(
     assert trained.defense == trained.prefix.config["reader"]
     said = cli("predict", tmp_path / "beside", *FLOAT32, input="the film is good\n")
     assert said.exit_code == 0, said.stderr
-    last = cli(*training, "--defense", "word-scores+masked-vote")
-    assert (last.exit_code, len(last.stderr.splitlines())) == (2, 1)
-    assert "put word-scores last" in last.stderr
+    assert trained.measurements["parameters"]["trainable"] == trained.prefix.tensor.numel()
+    again = cli("fit-word-scores", tmp_path / "beside", *common, *source)
+    assert again.exit_code == 0, again.stderr
+    said = cli("predict", tmp_path / "beside", *FLOAT32, input="the film is good\n")
+    assert said.exit_code == 0, said.stderr
+    for spec, message in (
+        ("word-scores+masked-vote", "alone or behind normalize"),
+        ("word-scores(shuffled=1)", "leave out shuffled="),
+    ):
+        wrong = cli(*training, "--defense", spec)
+        assert (wrong.exit_code, len(wrong.stderr.splitlines())) == (2, 1)
+        assert message in wrong.stderr
+    wrong = cli("train", "--model", model_dir, "--defense", "word-scores", *training[-2:], *common)
+    assert "expected --start with a run that has word scores" in wrong.stderr
     wrong = cli("fit-word-scores", run_dir, *common, "--limit", 0)
     assert (wrong.exit_code, len(wrong.stderr.splitlines())) == (2, 1)
     assert "valid limit" in wrong.stderr
