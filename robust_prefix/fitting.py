@@ -18,14 +18,8 @@ from robust_prefix.progress import progress
 from robust_prefix.subspaces import StreamingCovariance, Subspaces
 from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields, Task
-from robust_prefix.word_scores import (
-    ROUNDING,
-    CrossFitted,
-    WordScores,
-    bounded,
-    cross_fit,
-    fit_scores,
-)
+from robust_prefix.word_fit import cross_fit, fit_scores
+from robust_prefix.word_scores import ROUNDING, CrossFitted, WordScores, bounded
 
 _CHUNK = 512  # texts between two looks at the progress bar
 

@@ -22,7 +22,7 @@ FLOORS = (
     {"data"},
     {"backbones"},
     {"prefixes"},
-    {"subspaces", "synonyms", "word_scores", "masks", "certificates", "objectives"},
+    {"subspaces", "synonyms", "word_scores", "word_fit", "masks", "certificates", "objectives"},
     {"characters", "spelling"},
     {"trainer", "training", "search", "lengths", "activations", "fitting", "detection"},
     {"defenses", "runs"},

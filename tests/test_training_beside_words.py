@@ -28,7 +28,8 @@ from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prefix_tuning import DirectPrefix
 from robust_prefix.tasks import Fields, Task
 from robust_prefix.training import train_prefix
-from robust_prefix.word_scores import CrossFitted, WordScores, cross_fit, fit_scores
+from robust_prefix.word_fit import cross_fit, fit_scores
+from robust_prefix.word_scores import CrossFitted, WordScores
 
 TEXTS: list[Fields] = [("good film",), ("dull plot",), ("warm story",)]
 LABELS = torch.tensor([1, 0, 1])

@@ -28,7 +28,8 @@ from robust_prefix.fitting import fit_word_scores
 from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Fields, Task
-from robust_prefix.word_scores import WordScores, bounded, fit_scores
+from robust_prefix.word_fit import fit_scores
+from robust_prefix.word_scores import WordScores, bounded
 
 NEAR = {
     "good": ("fine", "great"),
