@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -196,3 +198,26 @@ def test_a_trained_prefix_leaves_to_the_words_what_they_say(
         assert ("word_scores" in after.config) == (words is not None)
         assert after.parameters == after.tensor.numel()
     assert moved["beside"] < 0.1 * moved["alone"]
+
+
+def test_what_was_trained_beside_words_is_not_trained_again(
+    backbone: CausalBackbone, task: Task, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "prefix": PrefixTuningConfig(length=3),
+        "training": TrainingConfig(epochs=1),
+    }
+    start = train_prefix(backbone, task, **settings)
+    config = WordScoresConfig(steps=20)
+    whole = fit_word_scores(backbone, start, task, substitutes, config=config)
+    given: dict[str, Any] = {**settings, "start": start, "out": tmp_path / "run"}
+    trained, stamps = [], []
+    for _ in range(2):
+        crossed = cross_fit_words(backbone, start, task, whole, substitutes, folds=2)
+        trained.append(train_prefix(backbone, task, words=crossed, **given).fingerprint)
+        stamps.append((tmp_path / "run" / "training.json").stat().st_mtime_ns)
+    assert trained[0] == trained[1] != start.fingerprint
+    assert stamps[0] == stamps[1]
+    other = dataclasses.replace(crossed, whole=whole.scaled(2))
+    assert train_prefix(backbone, task, words=other, **given).fingerprint != trained[0]
+    assert (tmp_path / "run" / "training.json").stat().st_mtime_ns != stamps[0]
