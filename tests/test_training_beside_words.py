@@ -218,6 +218,6 @@ def test_what_was_trained_beside_words_is_not_trained_again(
         stamps.append((tmp_path / "run" / "training.json").stat().st_mtime_ns)
     assert trained[0] == trained[1] != start.fingerprint
     assert stamps[0] == stamps[1]
-    other = dataclasses.replace(crossed, whole=whole.scaled(2))
+    other = cross_fit_words(backbone, start, task, whole, substitutes, folds=3)
     assert train_prefix(backbone, task, words=other, **given).fingerprint != trained[0]
     assert (tmp_path / "run" / "training.json").stat().st_mtime_ns != stamps[0]
