@@ -144,7 +144,8 @@ class WordScores:
             now = self._lead(own.sum(0), own.sum(0), label)
             worst = self._lead(least.sum(0), most.sum(0), label)
             each = self._lead(own - least, own - most, label, limited=False)
-            together = each.sort(0, descending=True).values.cumsum(0).minimum(now - worst)
+            most_together = (now - worst).clamp_min(0)
+            together = each.sort(0, descending=True).values.cumsum(0).minimum(most_together)
             taken.append(together.diff(dim=0, prepend=torch.zeros(1, len(self.bias))))
             ahead = ahead + now
         return ahead, torch.cat(taken)
@@ -208,11 +209,13 @@ class WordScores:
             prefix = metadata["prefix_fingerprint"]
             scores, bias = tensors["scores"], tensors["bias"]
             fits = scores.shape == (len(words), len(bias)) and float(config["limit"]) > 0
+            found = cls(words, scores, bias, prefix, config)
+            fits = fits and found.blocks.words >= 0 and found.blocks.limit > 0
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"expected word scores in {path}, got {error!r}") from None
         if not fits or not all(isinstance(word, str) for word in words):
             raise ArtifactError(f"expected a row of scores for each word in {path}, got others")
-        return cls(words, scores, bias, prefix, config)
+        return found
 
 
 @dataclass(frozen=True)

@@ -447,3 +447,23 @@ def test_the_fit_is_the_same_on_any_number_of_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("config", [{"block": -1, "block_limit": 1}, {"block": 4}, {"limit": 0}])
+def test_a_file_with_blocks_that_cannot_be_is_refused(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    bad = dataclasses.replace(SCORES, config={"limit": 0.5, **config})
+    bad.save(tmp_path / "words.safetensors")
+    with pytest.raises(ArtifactError, match="expected"):
+        WordScores.load(tmp_path / "words.safetensors")
+
+
+def test_blocks_are_kept_in_the_file(tmp_path: Path) -> None:
+    config = {"limit": 0.5, "block": 3, "block_limit": 0.4}
+    kept = dataclasses.replace(SCORES, config=config)
+    kept.save(tmp_path / "words.safetensors")
+    found = WordScores.load(tmp_path / "words.safetensors")
+    assert found.fingerprint == kept.fingerprint
+    text: list[Fields] = [("good fine great bad movie",)]
+    torch.testing.assert_close(found.sums(text), kept.sums(text))
