@@ -23,6 +23,7 @@ from robust_prefix.evaluation.defending import (
     objections,
 )
 from robust_prefix.evaluation.results import Results
+from robust_prefix.evaluation.statistics import wilson
 from robust_prefix.subspaces import Subspaces
 
 
@@ -125,12 +126,35 @@ def test_what_holds_best_is_chosen_and_of_equals_the_cheapest(results: Results) 
     cost = dict.fromkeys(("none", FULL, WITHOUT_A, WITHOUT_B), 1.0)
     rows = {spec: results.summary.row(spec, "worst").robust_accuracy.value for spec in cost}
     clean = {spec: OnClean(Accuracy(9, 10), 0, passes) for spec, passes in cost.items()}
-    choice = choose(clean, limits("2x", 0.03), results)
+    choice = choose(clean, limits("2x", 0.03), [results])
+    assert list(choice.robust[choice.chosen]) == [results.manifest.attack]
     assert rows[choice.chosen] == max(value for value in rows.values() if value is not None)
     assert choice.to_dict()["chosen"] == choice.chosen
     equals = [spec for spec, value in rows.items() if value == rows[choice.chosen]]
     dear = {spec: OnClean(Accuracy(9, 10), 0, 1.0 + (spec == choice.chosen)) for spec in cost}
-    assert (choose(dear, limits("2x", 0.03), results).chosen != choice.chosen) == (len(equals) > 1)
+    assert (choose(dear, limits("2x", 0.03), [results]).chosen != choice.chosen) == (
+        len(equals) > 1
+    )
+
+
+def held_under(attack: str, shares: dict[str, int]) -> Any:
+    """Results of an attack that so many of ten texts survive, by defence."""
+    rows = {spec: SimpleNamespace(robust_accuracy=wilson(n, 10)) for spec, n in shares.items()}
+    manifest = SimpleNamespace(attack=attack, protocol="worst", defenses=tuple(shares)[1:])
+    return SimpleNamespace(
+        manifest=manifest, summary=SimpleNamespace(row=lambda spec, protocol: rows[spec])
+    )
+
+
+def test_of_several_attacks_the_worst_counts_and_of_equals_the_mean() -> None:
+    clean = {spec: OnClean(Accuracy(9, 10), 0, 1.0) for spec in ("none", "even", "best", "broken")}
+    found = [
+        held_under("one", {"none": 1, "even": 5, "best": 5, "broken": 9}),
+        held_under("other", {"none": 1, "even": 5, "best": 6, "broken": 4}),
+    ]
+    choice = choose(clean, limits("2x", 0.03), found)
+    assert choice.chosen == "best"
+    assert list(choice.robust["even"]) == ["one", "other"]
 
 
 def test_candidates_are_what_the_run_is_fitted_for(spaces: Subspaces) -> None:
