@@ -2,7 +2,9 @@
 
 Wang, Jin, He (UAI 2021, "Natural Language Adversarial Defense through Synonym Encoding") encode
 each word as its most frequent synonym. Here the clusters are stars around the most frequent word
-of the training data that is left, so that a cluster is never a chain of synonyms of synonyms.
+of the training data that is left, so that a cluster is never a chain of synonyms of synonyms; or
+rare words alone are read as others, for those are most of what word lists offer an attack (Mozes et
+al., EACL 2021, "Frequency-Guided Word Substitutions for Detecting Textual Adversarial Examples").
 """
 
 from __future__ import annotations
@@ -84,26 +86,40 @@ class SynonymClusters:
 
 
 def fit_synonyms(
-    texts: Iterable[Fields], substitutes: Substitutes, **config: Any
+    texts: Iterable[Fields], substitutes: Substitutes, rare: int = 0, **config: Any
 ) -> SynonymClusters:
     """Clusters for the words of training texts and for all that may stand for them.
 
     From the most frequent word on, each that is in no cluster yet takes in its synonyms that are
-    in none; synonymy counts both ways.
+    in none; synonymy counts both ways. With ``rare``, words that occur as often stand for
+    themselves, and each rarer one is read as its most frequent synonym, where that is not rare.
 
     Args:
         texts: the training texts.
         substitutes: the synonyms of a lower-case word; none for one that is to be left alone.
+        rare: a word that occurs less often is rare; at 0 the clusters are stars.
         config: kept with the clusters.
     """
-    counts = Counter(
+    counts = word_counts(texts)
+    near = _near(counts, substitutes)
+    representative = _frequent(near, counts, rare) if rare else _stars(near, counts)
+    return SynonymClusters(representative, {**config, "rare": rare, "training_words": len(counts)})
+
+
+def word_counts(texts: Iterable[Fields]) -> Counter[str]:
+    """How often each lower-case word occurs."""
+    return Counter(
         match.group().lower()
         for fields in texts
         for text in fields
         for match in WORD.finditer(text)
     )
+
+
+def _near(counts: Mapping[str, int], substitutes: Substitutes) -> Mapping[str, set[str]]:
+    """The synonyms of words, both ways, and those of their synonyms, too: words of other texts that
+    share no synonym with these."""
     near: defaultdict[str, set[str]] = defaultdict(set)
-    # The synonyms' synonyms, too: words of other texts that share no synonym with these.
     waiting, seen = list(counts), set(counts)
     for _ in range(2):
         fresh = []
@@ -116,13 +132,26 @@ def fit_synonyms(
                         seen.add(other)
                         fresh.append(other)
         waiting = fresh
+    return near
+
+
+def _stars(near: Mapping[str, set[str]], counts: Mapping[str, int]) -> dict[str, str]:
     representative: dict[str, str] = {}
     taken: set[str] = set()
-    for word in sorted(near, key=lambda word: (-counts[word], word)):
+    for word in sorted(near, key=lambda word: (-counts.get(word, 0), word)):
         if word in taken:
             continue
         taken.add(word)
         for other in near[word] - taken:
             taken.add(other)
             representative[other] = word
-    return SynonymClusters(representative, {**config, "training_words": len(counts)})
+    return representative
+
+
+def _frequent(near: Mapping[str, set[str]], counts: Mapping[str, int], rare: int) -> dict[str, str]:
+    representative = {}
+    for word, others in near.items():
+        instead = min(others, key=lambda other: (-counts.get(other, 0), other))
+        if counts.get(word, 0) < rare <= counts.get(instead, 0):
+            representative[word] = instead
+    return representative

@@ -17,7 +17,7 @@ from robust_prefix.configs import TrainingConfig
 from robust_prefix.defenses import Fitted, Normalize, Synonyms, build_defense
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.prefixes import PrefixModel
-from robust_prefix.synonyms import SynonymClusters, fit_synonyms
+from robust_prefix.synonyms import SynonymClusters, fit_synonyms, word_counts
 from robust_prefix.tasks import Fields, Task
 from robust_prefix.training import train_prefix
 
@@ -48,7 +48,30 @@ def test_clusters_are_stars_around_the_most_frequent_words() -> None:
     }
     # "grand" is near "great" alone, which is taken: no chain leads from it to "good"
     assert CLUSTERS.read_as("grand") == "grand"
-    assert CLUSTERS.config == {"sources": ["toy"], "training_words": 6}
+    assert CLUSTERS.config == {"sources": ["toy"], "rare": 0, "training_words": 6}
+
+
+RARE = fit_synonyms(TEXTS, substitutes, rare=2)
+
+
+def test_rare_words_alone_are_read_as_their_most_frequent_synonym() -> None:
+    # "film" and "good" occur twice or more; "grand" and "poor" have no synonym that does
+    assert RARE.representative == {
+        "movie": "film",
+        "picture": "film",
+        "fine": "good",
+        "great": "good",
+    }
+    assert RARE.config["rare"] == 2
+
+
+@given(st.integers(1, 5))
+def test_what_is_read_instead_is_never_rare(rare: int) -> None:
+    counts = word_counts(TEXTS)
+    words = fit_synonyms(TEXTS, substitutes, rare=rare).representative
+    assert all(counts[word] < rare <= counts[instead] for word, instead in words.items())
+    # and so reading what was read changes nothing
+    assert not set(words) & set(words.values())
 
 
 def test_words_are_read_in_their_case() -> None:

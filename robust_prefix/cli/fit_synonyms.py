@@ -19,6 +19,14 @@ def fit(
         str,
         typer.Option(help="Word lists, with commas: wordnet, counterfitted-neighbors."),
     ] = "wordnet,counterfitted-neighbors",
+    rare: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Read only words that the training texts have less often than this, each as its "
+            "most frequent synonym; 0 clusters all words.",
+        ),
+    ] = 0,
     data_dir: DataDirOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -28,7 +36,7 @@ def fit(
 
     loaded = Run.load(run, data_dir)
     names = [name.strip() for name in sources.split(",")]
-    clusters = clusters_for(loaded.task, data_dir, names)
+    clusters = clusters_for(loaded.task, data_dir, names, rare)
     dataclasses.replace(loaded, synonyms=clusters).save(run_folder(run))
     Console(stderr=True).print(
         f"{run}: {len(clusters.representative):,} words are read as one of "

@@ -10,9 +10,9 @@ from robust_prefix.tasks import Task
 
 
 def clusters_for(
-    task: Task, data_dir: Path | None, sources: Sequence[str] | None = None
+    task: Task, data_dir: Path | None, sources: Sequence[str] | None = None, rare: int = 0
 ) -> SynonymClusters:
-    """Synonym clusters from a task's training texts.
+    """Synonym clusters from a task's training texts; see ``fit_synonyms``.
 
     Raises:
         ConfigError: a source is unknown.
@@ -25,7 +25,7 @@ def clusters_for(
     sources = list(sources or SOURCES)
     substitutes = substitutes_from(data_dir, sources)
     texts = rows_as_fields(task, load_split(task, "train"))
-    return fit_synonyms(texts, substitutes, sources=sources)
+    return fit_synonyms(texts, substitutes, rare, sources=sources)
 
 
 def substitutes_from(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_prefix.detection.base import Score, Seen
-from robust_prefix.synonyms import WORD, SynonymClusters
+from robust_prefix.synonyms import WORD, SynonymClusters, word_counts
 from robust_prefix.tasks import Fields
 
 
@@ -85,12 +84,7 @@ def fit_frequency(
         substitutes: the synonyms of a lower-case word; synonymy counts both ways.
         rare: share of the vocabulary's words that are rare, 0 to 1.
     """
-    counts = Counter(
-        match.group().lower()
-        for fields in texts
-        for text in fields
-        for match in WORD.finditer(text)
-    )
+    counts = word_counts(texts)
     limit = float(np.quantile(list(counts.values()), rare)) if counts else 0.0
     best: dict[str, str] = {}
     # from the least frequent on, so that the most frequent synonym is what stays
