@@ -21,6 +21,8 @@ It differs from the paper and its code:
 * Tokens are those that are a word by themselves, and that come back as the same tokens when the
   text is encoded again: what is found is a text, not a row of ids.
 * Words are put before the columns that ``modify`` names; of a pair before the hypothesis.
+* With ``starts`` there are several searches, and what does most to all the training examples is
+  kept: a model that was trained against triggers ends a single search early (docs/findings.md).
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class UniversalTriggersConfig(GradientConfig):
     beam_width: PositiveInt = 1  # triggers kept from place to place
     fit_examples: PositiveInt = 128  # training examples, drawn evenly from the classes
     batch_size: PositiveInt = 16  # examples that a gradient is averaged over
-    batches: PositiveInt = 8  # gradients a class
+    batches: PositiveInt = 8  # gradients a class and start
+    starts: PositiveInt = 1  # searches a class, those after the first from words at random
 
 
 class UniversalTriggers(Recipe[UniversalTriggersConfig]):
@@ -202,8 +205,18 @@ class _Search:
         self.left_out = {name.lower() for name in victim.labels}
 
     def run(self) -> Trigger:
+        """The trigger with the highest loss of all texts, of those that the starts lead to."""
+        begun: list[Trigger] = [(_START,) * self.config.length]
+        words = self.vocabulary.bare.texts
+        for _ in range(1, self.config.starts):
+            begun.append(tuple(self.rng.choices(words, k=self.config.length)))
+        found = list(dict.fromkeys(self._improved(trigger) for trigger in begun))
+        if len(found) == 1:
+            return found[0]
+        return found[int(self._losses(found, self.texts).argmax())]
+
+    def _improved(self, trigger: Trigger) -> Trigger:
         """The trigger after the last batch."""
-        trigger: Trigger = (_START,) * self.config.length
         for _ in range(self.config.batches):
             size = min(len(self.texts), self.config.batch_size)
             before, trigger = trigger, self._step(trigger, self.rng.sample(self.texts, size))

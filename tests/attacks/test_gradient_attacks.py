@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -505,6 +506,29 @@ def test_a_beam_finds_what_one_trigger_at_a_time_does_not(build: Build) -> None:
         state = attack.fit(Pairs(), examples("good trip"), seed=0)
         found[width] = json.loads(state)["triggers"]["positive"].split()[0]
     assert found == {1: "bad", 3: "film"}
+
+
+def test_more_starts_find_what_the_first_gradient_hides(build: Build) -> None:
+    class Masked(OpenBag):
+        """Behind "the", where every search used to start, there is no slope to follow."""
+
+        def gradients(self, texts: Any, labels: Any, through: Any = "fixed") -> Any:
+            return [
+                dataclasses.replace(found, gradient=-found.gradient)
+                if text.startswith("the")
+                else found
+                for found, (text,) in zip(
+                    super().gradients(texts, labels, through), texts, strict=True
+                )
+            ]
+
+    after = {}
+    for starts in (1, 4):
+        attack = build(SMALL.replace("batches=2", f"batches=2, starts={starts}"))
+        assert isinstance(attack, UniversalTriggers)
+        state = json.loads(attack.fit(Masked(), TRAIN, seed=0))
+        after[starts] = (state["triggers"]["positive"], state["fit"]["positive"]["right_after"])
+    assert after == {1: ("the the", 4), 4: ("zqx zqx", 0)}
 
 
 def test_a_class_that_is_never_right_has_no_trigger(build: Build) -> None:
