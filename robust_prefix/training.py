@@ -17,7 +17,13 @@ from robust_prefix.backbones import Backbone
 from robust_prefix.configs import MethodConfig, PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError
-from robust_prefix.objectives import PrefixObjective, TextReader, build_adversary
+from robust_prefix.objectives import (
+    PrefixObjective,
+    ReadingPrompter,
+    Rewriter,
+    TextReader,
+    build_adversary,
+)
 from robust_prefix.prefixes import Prefix, method_of
 from robust_prefix.prefixes.hard_prompt import HardPrompt
 from robust_prefix.prefixes.model import Prompter
@@ -42,6 +48,7 @@ def train_prefix(
     substitutes: Substitutes | None = None,
     reader: TextReader | None = None,
     words: CrossFitted | None = None,
+    behind_words: Rewriter | None = None,
     seed: int = 0,
     out: str | Path | None = None,
 ) -> Prefix:
@@ -59,6 +66,8 @@ def train_prefix(
             measured on what it makes of each text, and so is to be used behind it.
         words: scores of words that are added to the classifier's, in the loss and on dev, so that
             the prefix learns what they leave open; it is to be used behind ``word-scores``.
+        behind_words: a defence that rewrites text for the model and not for the word scores, such
+            as ``Synonyms`` in ``word-scores+synonyms``.
         seed: of the start, where it is random, and of the order of the data.
         out: a folder for checkpoints, from which a killed run continues to the same result, for
             the loss curve ``training.json`` and the prefix; without it nothing is written. A
@@ -88,7 +97,12 @@ def train_prefix(
                 "result is words; leave the word scores out"
             )
     set_seed(seed)
-    prompter = Prompter(backbone, task, head=method.has_head(backbone))
+    head = method.has_head(backbone)
+    prompter = (
+        Prompter(backbone, task, head)
+        if behind_words is None
+        else ReadingPrompter(behind_words, backbone, task, head)
+    )
     train_rows = load_split(task, "train")
     if training.max_examples:
         train_rows = train_rows.select(range(min(training.max_examples, len(train_rows))))
@@ -116,6 +130,8 @@ def train_prefix(
             )
         # of the folds their number: the same scores and data give the same again
         settings["word_scores"] = [words.whole.fingerprint, len(words.folds)]
+    if behind_words is not None:
+        settings["behind_words"] = behind_words.spec
     folder = Path(out) if out is not None else None
     if folder is not None and (before := finished(folder, settings, backbone)) is not None:
         return before

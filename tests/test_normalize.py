@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robust_prefix.defenses import Fitted, Normalize, Projection, RandomPrefix, build_defense
-from robust_prefix.defenses.text import Rewritten
 from robust_prefix.prefixes import PrefixModel
+from robust_prefix.rewriting import Rewritten
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Fields
 

@@ -20,14 +20,15 @@ from robust_prefix.configs import (
     WordScoresConfig,
 )
 from robust_prefix.data import load_split, rows_as_fields
-from robust_prefix.defenses import WordScoresDefense
+from robust_prefix.defenses import Synonyms, WordScoresDefense
 from robust_prefix.errors import ConfigError, InputError
 from robust_prefix.fitting import cross_fit_words, fit_word_scores
-from robust_prefix.objectives import PrefixObjective, build_adversary
+from robust_prefix.objectives import PrefixObjective, ReadingPrompter, build_adversary
 from robust_prefix.objectives.triggers import TriggerAdversary
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prefix_tuning import DirectPrefix
+from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Fields, Task
 from robust_prefix.training import train_prefix
 from robust_prefix.word_fit import cross_fit, fit_scores
@@ -97,6 +98,50 @@ def test_an_adversary_sees_the_words_scores(
     loss = run(objective, backbone, task, words.whole.sums(TEXTS))["loss"]
     # "odd film" by 30, "warm plot" by 10, "odd story" by 30; behind "fine film" it would be 14
     assert loss.item() == pytest.approx(70 / 3, abs=2)
+
+
+CLUSTERS = SynonymClusters({"fine": "good", "odd": "good", "plot": "screenplay"})
+
+
+def test_the_model_alone_reads_what_stands_behind_the_words(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    """The loss is that of ``word-scores+synonyms``, of clean texts and of the adversary's."""
+    words = CrossFitted(scores(10), (scores(10),), limit=99.0)
+    behind = Synonyms(CLUSTERS)
+    prompter = ReadingPrompter(behind, backbone, task)
+    spec = "substitution(variants=1, max_changed=1, temperature=0)"
+    adversary = build_adversary(spec, prompter, substitutes)
+    tensors = DirectPrefix(prefix.tensor.clone())
+    objective = PrefixObjective(prompter, tensors, adversary, TEXTS, weight=1.0, words=words)
+    batch = backbone.pad(prompter.encode(TEXTS).rows)
+    beside = words.whole.sums(TEXTS)
+    model = PrefixModel(backbone, task, prefix)
+    whole = words.whole.beside(prefix.fingerprint)
+
+    def loss(texts: list[Fields]) -> Tensor:
+        found = WordScoresDefense(whole, behind, limit=99.0).logits(model, texts)
+        return cross_entropy(found, LABELS)
+
+    clean = objective.eval()(batch.ids, batch.answer, LABELS, torch.arange(3), beside=beside)
+    torch.testing.assert_close(clean["loss"], loss(TEXTS), atol=1e-5, rtol=1e-5)
+    harder = objective.train()(batch.ids, batch.answer, LABELS, torch.arange(3), beside=beside)
+    # The model reads "odd film" as "good film" still; the words read "odd".
+    worst: list[Fields] = [("odd film",), ("warm plot",), ("odd story",)]
+    torch.testing.assert_close(harder["loss"], loss(worst), atol=1e-4, rtol=1e-4)
+
+
+def test_tokens_of_what_is_read_have_their_places_in_the_text(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    text: Fields = ("an odd plot , fine film",)
+    defense = Synonyms(CLUSTERS)
+    prompter = ReadingPrompter(defense, backbone, task)
+    assert prompter.read(text) == ("an good screenplay , good film",)
+    [expected] = defense.gradients(PrefixModel(backbone, task, prefix), [text], [0])
+    assert prompter.spans(text) == expected.spans
+    covered = {text[0][span[1] : span[2]].strip() for span in prompter.spans(text) if span}
+    assert {"odd", "plot", "fine"} <= covered
 
 
 def test_a_trigger_is_chosen_by_the_words_scores_too(

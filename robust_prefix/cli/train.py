@@ -23,7 +23,7 @@ from robust_prefix.cli.output import print_json
 from robust_prefix.configs import TrainingConfig
 
 if TYPE_CHECKING:
-    from robust_prefix.defenses import Defense, WordScoresDefense
+    from robust_prefix.defenses import Defense, TextDefense, WordScoresDefense
     from robust_prefix.runs import Run
     from robust_prefix.tasks import Task
     from robust_prefix.word_scores import WordScores
@@ -62,8 +62,8 @@ def train(
         str,
         typer.Option(
             help="Train behind a defence: on what normalize, synonyms or both with + make of the "
-            "text, masked-vote after them or not; or word-scores, alone or behind normalize, those "
-            "of --start. The run's default afterwards."
+            "text, masked-vote after them or not; or word-scores, those of --start, with normalize "
+            "before and synonyms behind them or not. The run's default afterwards."
         ),
     ] = "none",
     length: Annotated[
@@ -160,6 +160,7 @@ def train(
         "training": training_config,
         "substitutes": substitutes,
         "reader": behind if isinstance(behind, TextDefense) else None,
+        "behind_words": _behind(beside_words),
         "seed": seed,
         "out": out,
     }
@@ -213,7 +214,6 @@ def _checked(behind: Defense[Any], given: str) -> WordScoresDefense | None:
     from robust_prefix.defenses import (
         MaskedVote,
         NoDefense,
-        Normalize,
         TextDefense,
         WordScoresDefense,
         layers,
@@ -232,9 +232,10 @@ def _checked(behind: Defense[Any], given: str) -> WordScoresDefense | None:
     if not found:
         return None
     [words] = found
-    if not all(isinstance(part, Normalize | WordScoresDefense | NoDefense) for part in parts):
+    if any(isinstance(part, MaskedVote) for part in parts):
         raise ConfigError(
-            f"expected word-scores alone or behind normalize to train a prefix on, got {given!r}"
+            "expected word-scores with normalize, synonyms or both to train a prefix on, got "
+            f"{given!r}; leave masked-vote out"
         )
     if words.config.shuffled is not None or words.config.scale is not None:
         raise ConfigError(
@@ -242,3 +243,10 @@ def _checked(behind: Defense[Any], given: str) -> WordScoresDefense | None:
             "shuffled= and scale="
         )
     return words
+
+
+def _behind(words: WordScoresDefense | None) -> TextDefense[Any] | None:
+    """What rewrites the text for the model and not for the word scores."""
+    from robust_prefix.defenses import TextDefense
+
+    return words.inner if words is not None and isinstance(words.inner, TextDefense) else None

@@ -15,7 +15,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from robust_prefix.characters import as_compatible, as_latin
-from robust_prefix.defenses.text import Rewritten, TextDefense
+from robust_prefix.defenses.text import TextDefense
+from robust_prefix.rewriting import Rewritten
 from robust_prefix.spelling import english
 
 # Letters, with apostrophes and hyphens inside.

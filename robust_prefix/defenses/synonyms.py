@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from robust_prefix.defenses.base import Defense, Fitted, NoSettings
-from robust_prefix.defenses.text import Rewritten, TextDefense
+from robust_prefix.defenses.text import TextDefense
 from robust_prefix.errors import ArtifactError
+from robust_prefix.rewriting import Rewritten
 from robust_prefix.synonyms import WORD, SynonymClusters
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -13,38 +12,8 @@ from robust_prefix.defenses.base import Config
 from robust_prefix.defenses.wrapping import WrappingDefense
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import PrefixModel
+from robust_prefix.rewriting import Rewritten, in_original, texts_of
 from robust_prefix.tasks import Fields
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """A text and where each of its characters comes from.
-
-    Attributes:
-        text: as the wrapped defence reads it.
-        origin: for each character of ``text`` start and end of what it stands for in the original.
-    """
-
-    text: str
-    origin: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def of(cls, text: str) -> Rewritten:
-        """A text as it is."""
-        return cls(text, tuple((place, place + 1) for place in range(len(text))))
-
-    def replace(self, pieces: Sequence[tuple[int, int, str]]) -> Rewritten:
-        """With some stretches replaced, given as start, end and new text, in order.
-
-        Every character of a replacement stands for the whole stretch.
-        """
-        text, origin, done = [], [], 0
-        for start, end, new in pieces:
-            text += [self.text[done:start], new]
-            whole = (self.origin[start][0], self.origin[end - 1][1])
-            origin += [*self.origin[done:start], *[whole] * len(new)]
-            done = end
-        return Rewritten("".join([*text, self.text[done:]]), (*origin, *self.origin[done:]))
 
 
 class TextDefense(WrappingDefense[Config]):
@@ -76,15 +45,15 @@ class TextDefense(WrappingDefense[Config]):
 
     def read(self, fields: Fields) -> Fields:
         """The text that the wrapped defence gets, or where that rewrites, too, its own."""
-        read = _texts(self.rewrite_fields(fields))
+        read = texts_of(self.rewrite_fields(fields))
         return self.inner.read(read) if isinstance(self.inner, TextDefense) else read
 
     def passed_on(self, fields: Fields) -> list[Fields]:
         """See ``WrappingDefense``."""
-        return [_texts(self.rewrite_fields(fields))]
+        return [texts_of(self.rewrite_fields(fields))]
 
     def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
-        read = [_texts(self.rewrite_fields(fields)) for fields in texts]
+        read = [texts_of(self.rewrite_fields(fields)) for fields in texts]
         return self.inner.logits(model, read, batch_size)
 
     def _slopes(
@@ -96,27 +65,11 @@ class TextDefense(WrappingDefense[Config]):
         batch_size: int,
     ) -> list[TokenGradients]:
         rewritten = [self.rewrite_fields(fields) for fields in texts]
-        read = [_texts(columns) for columns in rewritten]
+        read = [texts_of(columns) for columns in rewritten]
         found = self.inner.gradients(model, read, labels, through, batch_size)
         return [
             dataclasses.replace(
-                gradients, spans=tuple(_in_original(span, columns) for span in gradients.spans)
+                gradients, spans=tuple(in_original(span, columns) for span in gradients.spans)
             )
             for gradients, columns in zip(found, rewritten, strict=True)
         ]
-
-
-def _texts(columns: Sequence[Rewritten]) -> Fields:
-    return tuple(column.text for column in columns)
-
-
-def _in_original(
-    span: tuple[int, int, int] | None, columns: Sequence[Rewritten]
-) -> tuple[int, int, int] | None:
-    if span is None:
-        return None
-    column, start, end = span
-    covered = columns[column].origin[start:end]
-    if not covered:
-        return None
-    return column, min(first for first, _ in covered), max(last for _, last in covered)

@@ -15,6 +15,7 @@ from robust_prefix.objectives.base import (
 )
 from robust_prefix.objectives.embedding import PGD, FreeLB
 from robust_prefix.objectives.masking import Masking
+from robust_prefix.objectives.reading import ReadingPrompter, Rewriter
 from robust_prefix.objectives.substitution import SubstitutionAdversary
 from robust_prefix.objectives.triggers import TriggerAdversary
 from robust_prefix.prefixes.model import Prompter
@@ -32,6 +33,8 @@ __all__ = [
     "Minibatch",
     "PrefixObjective",
     "Prompts",
+    "ReadingPrompter",
+    "Rewriter",
     "TextReader",
     "build_adversary",
     "needs_substitutes",

@@ -242,7 +242,8 @@ def _add_scores(gains: list[np.ndarray], draft: _Draft, words: WordScores, slope
 
 
 class _WordVectors:
-    """The mean input embedding of a word's tokens, inside a sentence; looked up once a word."""
+    """The mean input embedding of the tokens that a word is read as, inside a sentence; looked up
+    once a word."""
 
     def __init__(self, prompter: Prompter) -> None:
         self.prompter = prompter
@@ -253,7 +254,8 @@ class _WordVectors:
         new = list(dict.fromkeys(word for word in words if word not in self._known))
         if new:
             matrix = self.prompter.backbone.model.get_input_embeddings().weight
-            rows = self.prompter.backbone.tokenize([f" {word}" for word in new])
+            read = [self.prompter.read((word,))[0] for word in new]
+            rows = self.prompter.backbone.tokenize([f" {word}" for word in read])
             for word, row in zip(new, rows, strict=True):
                 self._known[word] = matrix[row].float().mean(0).cpu()
         return torch.stack([self._known[word] for word in words])

@@ -45,7 +45,7 @@ class TriggersConfig:
 class _Vocabulary:
     """Words of one token: how they read, and their input embeddings ``(words, hidden)``.
 
-    Where a reader stands before the model, those alone that it leaves as they are.
+    Where something reads texts before the model, those alone that it leaves as they are.
     """
 
     words: tuple[str, ...]
@@ -58,10 +58,8 @@ class _Vocabulary:
             token: prompter.backbone.decode([token]).strip()
             for token in readable_tokens(prompter.backbone)
         }
-        if reader is not None:
-            tokens = {
-                token: word for token, word in tokens.items() if reader.read((word,)) == (word,)
-            }
+        for read in (prompter.read, *([] if reader is None else [reader.read])):
+            tokens = {token: word for token, word in tokens.items() if read((word,)) == (word,)}
         vectors = prompter.backbone.embeddings[list(tokens)].float().cpu()
         return cls(tuple(tokens.values()), vectors)
 

@@ -107,6 +107,10 @@ class Prompter:
             )
         self.label_tokens = torch.tensor(tokens, device=backbone.device)
 
+    def read(self, fields: Fields) -> Fields:
+        """The text whose prompt is made; here the text itself."""
+        return fields
+
     def encode(self, texts: Sequence[Fields]) -> Encoded:
         """Tokenise prompts; a long one loses tokens from the end of its longest column.
 

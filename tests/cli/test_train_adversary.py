@@ -119,12 +119,20 @@ def test_word_scores_are_fitted_and_used(
     said = cli("predict", tmp_path / "beside", *FLOAT32, input="the film is good\n")
     assert said.exit_code == 0, said.stderr
     assert trained.measurements["parameters"]["trainable"] == trained.prefix.tensor.numel()
+    clusters = cli("fit-synonyms", run_dir, *common[:2], *source[:2], "--rare", 1)
+    assert clusters.exit_code == 0, clusters.stderr
+    read = cli(
+        *(*training[:-1], tmp_path / "read", "--defense", "word-scores+synonyms"),
+        *("--adversary", "substitution(edits=typos, variants=1)"),
+    )
+    assert read.exit_code == 0, read.stderr
+    assert Run.load(tmp_path / "read").prefix.config["behind_words"] == "synonyms"
     again = cli("fit-word-scores", tmp_path / "beside", *common, *source)
     assert again.exit_code == 0, again.stderr
     said = cli("predict", tmp_path / "beside", *FLOAT32, input="the film is good\n")
     assert said.exit_code == 0, said.stderr
     for spec, message in (
-        ("word-scores+masked-vote", "alone or behind normalize"),
+        ("word-scores+masked-vote", "leave masked-vote out"),
         ("word-scores(shuffled=1)", "leave out shuffled="),
     ):
         wrong = cli(*training, "--defense", spec)
