@@ -134,18 +134,25 @@ def verdict(summary: Summary) -> str:
 
 def _verdict(summary: Summary, row: SummaryRow) -> str:
     found = standing(summary, row)
-    rivals = {"control": "random noise of the same norm", "undefended": "no defence at all"}
     if found is None:
         return ""
+    rival = "no defence at all" if found.rival.role == "undefended" else _control(found.rival)
     if found.result == "no evidence":
         return (
             f"{row.name} adapts itself at inference and was only shown replayed texts: "
             "that is no evidence. Attack it directly."
         )
     if found.result == "same":
-        return f"{row.name} cannot be told apart from {rivals[found.rival.role]}."
+        return f"{row.name} cannot be told apart from {rival}."
     more = "more" if found.result == "better" else "less"
-    return f"{row.name} holds {more} often than {rivals[found.rival.role]}."
+    return f"{row.name} holds {more} often than {rival}."
+
+
+def _control(row: SummaryRow) -> str:
+    """What a control does in place of the defence."""
+    if "shuffled=" in row.defense:
+        return "the same word scores dealt out at random"
+    return "random noise of the same norm"
 
 
 @dataclass(frozen=True)
@@ -191,5 +198,5 @@ def _compare(summary: Summary, row: SummaryRow) -> str:
     rival = "against the undefended model it is a difference"
     if found.rival.role == "control":
         held = percent(found.rival.robust_accuracy.value)
-        rival = f"noise of the same norm holds on {held}, a difference"
+        rival = f"for {_control(found.rival)} it is {held}, a difference"
     return f"{sentence}; {rival} that {chance} (p = {found.p_value:.2g})."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -61,6 +62,16 @@ def test_the_table_has_every_number(summary: Summary) -> None:
     assert len(control) == 3
     assert all("50.0%" in line for line in control)
     assert "thesaurus cannot be told apart from random noise of the same norm." in lines
+
+
+def test_a_control_of_word_scores_is_no_noise(summary: Summary) -> None:
+    rows = tuple(
+        dataclasses.replace(row, defense=row.defense.replace("random-prefix(", "x(shuffled=1, "))
+        for row in summary.rows
+    )
+    told = " ".join(printed(dataclasses.replace(summary, rows=rows)).split())
+    assert "cannot be told apart from the same word scores dealt out at random." in told
+    assert "for the same word scores dealt out at random it is 50.0%, a difference" in told
 
 
 def test_flags_are_said_in_words(summary: Summary) -> None:
