@@ -13,6 +13,7 @@ from robust_prefix.backbones import Backbone
 from robust_prefix.configs import SubspaceConfig, WordScoresConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.errors import ConfigError, InputError
+from robust_prefix.objectives import TextReader
 from robust_prefix.prefixes import Prefix, PrefixModel, margins, plain_scores
 from robust_prefix.progress import progress
 from robust_prefix.subspaces import StreamingCovariance, Subspaces
@@ -97,11 +98,14 @@ def fit_word_scores(
     substitutes: Substitutes,
     *,
     config: WordScoresConfig | None = None,
+    behind: TextReader | None = None,
 ) -> WordScores:
     """Fit scores of words on the task's train split, beside the classifier's own say.
 
     Args:
         substitutes: what may stand for a lower-case word; see ``attacks.lexicon``.
+        behind: a defence that rewrites text for the model and not for the scores, such as
+            ``Synonyms`` in ``word-scores+synonyms``.
 
     Returns:
         The scores; where there is a dev split their ``config`` says, with n, what share of it is
@@ -116,7 +120,7 @@ def fit_word_scores(
     found = fit_scores(
         texts,
         list(rows["label"]),
-        _asked(model, texts, config.batch_size, "training texts"),
+        _asked(model, texts, config.batch_size, behind, "training texts"),
         substitutes,
         prefix.fingerprint,
         config,
@@ -125,7 +129,7 @@ def fit_word_scores(
         return found
     rows = load_split(task, "dev")
     texts, truth = rows_as_fields(task, rows), torch.tensor(list(rows["label"]))
-    said = bounded(_asked(model, texts, config.batch_size, "dev texts"), config.limit)
+    said = bounded(_asked(model, texts, config.batch_size, behind, "dev texts"), config.limit)
     sums = found.sums(texts)
     ahead = [
         found.worst(fields, label, substitutes)
@@ -150,12 +154,13 @@ def cross_fit_words(
     substitutes: Substitutes,
     *,
     folds: int = 5,
+    behind: TextReader | None = None,
 ) -> CrossFitted:
     """Scores for the train split, each text's from a fit without it, to train a prefix beside.
 
     Args:
         words: of the whole split, fitted beside ``prefix``; they say how the others are fitted.
-        substitutes: see :func:`fit_word_scores`.
+        substitutes, behind: see :func:`fit_word_scores`.
 
     Raises:
         InputError: there are fewer texts than folds.
@@ -163,16 +168,25 @@ def cross_fit_words(
     rows = load_split(task, "train")
     texts = rows_as_fields(task, rows)
     batch_size = int(words.config.get("batch_size", WordScoresConfig().batch_size))
-    said = _asked(PrefixModel(backbone, task, prefix), texts, batch_size, "training texts")
+    model = PrefixModel(backbone, task, prefix)
+    said = _asked(model, texts, batch_size, behind, "training texts")
     return cross_fit(words, texts, list(rows["label"]), said, substitutes, folds)
 
 
-def _asked(model: PrefixModel, texts: Sequence[Fields], batch_size: int, what: str) -> Tensor:
+def _asked(
+    model: PrefixModel,
+    texts: Sequence[Fields],
+    batch_size: int,
+    behind: TextReader | None,
+    what: str,
+) -> Tensor:
     """The classifier's scores ``(texts, classes)``."""
     found = []
     with progress(what, len(texts)) as advance:
         for start in range(0, len(texts), _CHUNK):
             some = texts[start : start + _CHUNK]
+            if behind is not None:
+                some = [behind.read(fields) for fields in some]
             found.append(plain_scores(model, model.prompter.encode(some), batch_size))
             advance(start + len(some), "")
     return torch.cat(found)

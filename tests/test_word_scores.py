@@ -20,13 +20,21 @@ from robust_prefix.backbones import CausalBackbone
 from robust_prefix.certification import CertifyConfig, certify
 from robust_prefix.configs import WordScoresConfig
 from robust_prefix.data import load_split, rows_as_fields
-from robust_prefix.defenses import Defense, Fitted, WordScoresDefense, build_defense, layers
+from robust_prefix.defenses import (
+    Defense,
+    Fitted,
+    Synonyms,
+    WordScoresDefense,
+    build_defense,
+    layers,
+)
 from robust_prefix.defenses.base import NoSettings
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
 from robust_prefix.evaluation.bench import matching_controls
 from robust_prefix.fitting import fit_word_scores
 from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
+from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Fields, Task
 from robust_prefix.word_fit import fit_scores
 from robust_prefix.word_scores import WordScores, bounded
@@ -290,7 +298,6 @@ def test_scores_are_added_to_what_is_bounded(model: PrefixModel) -> None:
 
 
 def _no_clusters() -> Any:
-    from robust_prefix.synonyms import SynonymClusters
 
     return SynonymClusters({})
 
@@ -467,3 +474,25 @@ def test_blocks_are_kept_in_the_file(tmp_path: Path) -> None:
     assert found.fingerprint == kept.fingerprint
     text: list[Fields] = [("good fine great bad movie",)]
     torch.testing.assert_close(found.sums(text), kept.sums(text))
+
+
+def test_the_classifier_is_asked_behind_what_rewrites_texts_for_it(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    rows = load_split(task, "dev")
+    texts = rows_as_fields(task, rows)
+    read = {word: "film" for (text,) in texts for word in text.lower().split() if word.isalpha()}
+    clusters = SynonymClusters(read)
+    config = WordScoresConfig(steps=40)
+    found = fit_word_scores(
+        backbone, prefix, task, substitutes, config=config, behind=Synonyms(clusters)
+    )
+    alone = fit_word_scores(backbone, prefix, task, substitutes, config=config)
+    assert found.fingerprint != alone.fingerprint
+    fitted = Fitted(words=found, synonyms=clusters)
+    defense = build_defense("word-scores+synonyms", fitted)
+    assert isinstance(defense, WordScoresDefense)
+    assert defense.behind is not None
+    model = PrefixModel(backbone, task, prefix)
+    right = defense.logits(model, texts).argmax(1) == torch.tensor(list(rows["label"]))
+    assert float(right.float().mean()) == pytest.approx(found.config["dev_clean"])

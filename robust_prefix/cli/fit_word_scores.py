@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,6 +22,7 @@ from robust_prefix.cli.output import print_json
 from robust_prefix.configs import WordScoresConfig
 
 if TYPE_CHECKING:
+    from robust_prefix.defenses import TextDefense
     from robust_prefix.runs import Run
 
 DEFAULT = WordScoresConfig()
@@ -52,6 +53,13 @@ def fit(
         str,
         typer.Option(help="Word lists, with commas: wordnet, counterfitted-neighbors."),
     ] = "wordnet,counterfitted-neighbors",
+    behind: Annotated[
+        str | None,
+        typer.Option(
+            help="A defence that rewrites texts for the model and not for the scores, such as "
+            "synonyms in word-scores+synonyms; that of the run's default where not given."
+        ),
+    ] = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = Device.auto,
     dtype: DtypeOption = Dtype.auto,
@@ -74,11 +82,15 @@ def fit(
     }
     config = build_config(WordScoresConfig, settings, "fit-word-scores")
     loaded = Run.load(run, data_dir)
+    rewriter = _rewriter(loaded, behind)
     names = [name.strip() for name in sources.split(",")]
     substitutes = substitutes_from(data_dir, names)
     backbone = load_backbone(loaded.prefix.base_model, device=device.value, dtype=dtype.value)
-    found = fit_word_scores(backbone, loaded.prefix, loaded.task, substitutes, config=config)
-    found = dataclasses.replace(found, config={**found.config, "sources": names})
+    found = fit_word_scores(
+        backbone, loaded.prefix, loaded.task, substitutes, config=config, behind=rewriter
+    )
+    told = {"sources": names, "behind": rewriter.spec if rewriter is not None else "none"}
+    found = dataclasses.replace(found, config={**found.config, **told})
     fitted = dataclasses.replace(loaded, words=found)
     dataclasses.replace(fitted, defense=_renewed(fitted)).save(run_folder(run))
     shown = f"{run}: scores of {len(found.words):,} words"
@@ -91,6 +103,24 @@ def fit(
     Console(stderr=True).print(shown, highlight=False, soft_wrap=True)
     if json:
         print_json({"run": run, "words": len(found.words), **found.config})
+
+
+def _rewriter(run: Run, behind: str | None) -> TextDefense[Any] | None:
+    """What rewrites texts for the model alone: as given, or as the run's default has it."""
+    from robust_prefix.defenses import TextDefense, WordScoresDefense, build_defense, layers
+    from robust_prefix.errors import ConfigError
+
+    if behind is None:
+        parts = layers(build_defense(run.defense, run.fitted))
+        return next((part.behind for part in parts if isinstance(part, WordScoresDefense)), None)
+    built = build_defense(behind, run.fitted)
+    if isinstance(built, TextDefense):
+        return built
+    if built.name == "none":
+        return None
+    raise ConfigError(
+        f"expected --behind with a defence that rewrites text, such as synonyms, got {behind!r}"
+    )
 
 
 def _renewed(run: Run) -> str:

@@ -23,7 +23,7 @@ from robust_prefix.cli.output import print_json
 from robust_prefix.configs import TrainingConfig
 
 if TYPE_CHECKING:
-    from robust_prefix.defenses import Defense, TextDefense, WordScoresDefense
+    from robust_prefix.defenses import Defense, WordScoresDefense
     from robust_prefix.runs import Run
     from robust_prefix.tasks import Task
     from robust_prefix.word_scores import WordScores
@@ -160,7 +160,7 @@ def train(
         "training": training_config,
         "substitutes": substitutes,
         "reader": behind if isinstance(behind, TextDefense) else None,
-        "behind_words": _behind(beside_words),
+        "behind_words": beside_words.behind if beside_words is not None else None,
         "seed": seed,
         "out": out,
     }
@@ -171,7 +171,8 @@ def train(
     crossed = None
     if words is not None and begun is not None and beside_words is not None:
         lists = substitutes_from(data_dir, words.config.get("sources"))
-        crossed = cross_fit_words(backbone, begun, chosen, words, lists)
+        behind_words = beside_words.behind
+        crossed = cross_fit_words(backbone, begun, chosen, words, lists, behind=behind_words)
         crossed = dataclasses.replace(crossed, limit=beside_words.limit)
     prefix = train_prefix(backbone, chosen, prefix=config, start=begun, words=crossed, **common)
     if words is not None:  # it was trained beside them, and so they are this prefix's
@@ -243,10 +244,3 @@ def _checked(behind: Defense[Any], given: str) -> WordScoresDefense | None:
             "shuffled= and scale="
         )
     return words
-
-
-def _behind(words: WordScoresDefense | None) -> TextDefense[Any] | None:
-    """What rewrites the text for the model and not for the word scores."""
-    from robust_prefix.defenses import TextDefense
-
-    return words.inner if words is not None and isinstance(words.inner, TextDefense) else None

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from robust_prefix.backbones import Backbone
 from robust_prefix.defenses.base import Defense, Fitted
+from robust_prefix.defenses.text import TextDefense
 from robust_prefix.defenses.wrapping import WrappingDefense
 from robust_prefix.errors import ArtifactError
 from robust_prefix.gradients import Through, TokenGradients
@@ -107,6 +108,11 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         if self.config.limit is None:  # the constructor sets it; this is for the type checker
             raise RuntimeError("the word scores were built without a limit")
         return self.config.limit
+
+    @property
+    def behind(self) -> TextDefense[Any] | None:
+        """What rewrites the text for the model and not for the scores, if anything does."""
+        return self.inner if isinstance(self.inner, TextDefense) else None
 
     def passed_on(self, fields: Fields) -> list[Fields]:
         """See ``WrappingDefense``; the text itself."""

@@ -127,6 +127,12 @@ def test_word_scores_are_fitted_and_used(
     )
     assert read.exit_code == 0, read.stderr
     assert Run.load(tmp_path / "read").prefix.config["behind_words"] == "synonyms"
+    fit = ("fit-word-scores", tmp_path / "read", *common, *source)
+    again = cli(*fit)
+    assert json.loads(again.stdout)["behind"] == "synonyms", again.stderr
+    assert json.loads(cli(*fit, "--behind", "none").stdout)["behind"] == "none"
+    wrong = cli(*fit, "--behind", "masked-vote")
+    assert (wrong.exit_code, "expected --behind with a defence" in wrong.stderr) == (2, True)
     again = cli("fit-word-scores", tmp_path / "beside", *common, *source)
     assert again.exit_code == 0, again.stderr
     said = cli("predict", tmp_path / "beside", *FLOAT32, input="the film is good\n")
