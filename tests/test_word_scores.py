@@ -298,7 +298,6 @@ def test_scores_are_added_to_what_is_bounded(model: PrefixModel) -> None:
 
 
 def _no_clusters() -> Any:
-
     return SynonymClusters({})
 
 

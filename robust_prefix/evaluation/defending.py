@@ -36,6 +36,7 @@ CANDIDATES = (
     "normalize+synonyms",
     "word-scores",
     "normalize+word-scores",
+    "normalize+word-scores+synonyms",
     "projection",
     "robust-prefix(optimizer=polyak, steps=3)",
     "gate(share=0.1)+robust-prefix(optimizer=polyak, steps=3)",
