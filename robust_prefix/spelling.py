@@ -12,6 +12,15 @@ import math
 from functools import cache, lru_cache
 from importlib import resources
 
+NOT = "n't"
+"""As the Penn Treebank, and the corpora made of it, write it: a word by itself."""
+
+_NEGATED = frozenset(
+    (
+        *("ai", "are", "ca", "could", "did", "do", "does", "had", "has", "have", "is"),
+        *("might", "must", "need", "should", "was", "were", "wo", "would"),
+    )
+)
 # Brackets as the Penn Treebank writes them, and the corpora made of it.
 _BRACKETS = frozenset({"lrb", "rrb", "lsb", "rsb", "lcb", "rcb"})
 _PAIR_SCALE = 64  # SymSpell's counts of pairs are this many times those of its words
@@ -31,8 +40,10 @@ class Speller:
 
     def __init__(self, max_edits: int) -> None:
         from symspellpy import SymSpell
+        from symspellpy.editdistance import DistanceAlgorithm, EditDistance
 
         self._max_edits = max_edits
+        self._distance = EditDistance(DistanceAlgorithm.DAMERAU_OSA)
         self._checker = SymSpell(max_dictionary_edit_distance=max_edits)
         lists = resources.files("symspellpy")
         self._checker.load_dictionary(
@@ -53,6 +64,17 @@ class Speller:
     def knows(self, word: str) -> bool:
         """Whether a word, in small letters, stands as it is."""
         return word in self._checker.words or word in _BRACKETS
+
+    def negates(self, word: str, left: str) -> bool:
+        """Whether a word is meant to be ``n't``, mistyped by one edit.
+
+        Args:
+            word: as it is written, with all that stands between white space.
+            left: the word before it.
+        """
+        if left.lower() not in _NEGATED or self.knows(word.lower()):
+            return False
+        return self._distance.compare(word, NOT, 1) == 1
 
     def joins(self, one: str, two: str) -> bool:
         """Whether two words, in small letters, are rather one that was split."""

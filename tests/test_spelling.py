@@ -34,6 +34,8 @@ def read(text: str) -> str:
         pytest.param("is less Jubservient to", "is less subservient to", id="a first capital"),
         pytest.param("to have fun , Gwasabi is", "to have fun , wasabi is", id="one put in front"),
         pytest.param("cute and Iauseatingly so", "cute and nauseatingly so", id="a long word's"),
+        pytest.param("it does R't , ca nt , wo n'", "it does n't , ca n't , wo n't", id="n't"),
+        pytest.param("Did 'nt", "Did n't", id="two of its characters swapped"),
     ],
 )
 def test_what_was_meant(attacked: str, expected: str) -> None:
@@ -47,6 +49,7 @@ def test_what_was_meant(attacked: str, expected: str) -> None:
         "goyer 's screenplay , by shyamalan",
         "a lrb very rrb good film",
         "x is a letter , u s , l a",
+        "it does not , do it , is it , is n't , was net , do nothing , the rock n' roll",
         "as clever as a lever",  # a word, though another was meant
         "the TVs , a DVD , McDonald and MacArthur",
     ],

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from robust_prefix.characters import as_compatible, as_latin
 from robust_prefix.defenses.text import TextDefense
 from robust_prefix.rewriting import Rewritten
-from robust_prefix.spelling import english
+from robust_prefix.spelling import NOT, english
 
 # Letters, with apostrophes and hyphens inside.
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
@@ -59,6 +59,7 @@ class Normalize(TextDefense[NormalizeConfig]):
         if self.config.characters != "keep":
             rewritten = self._plain_characters(rewritten)
         if self.config.spelling != "none":
+            rewritten = self._negated(rewritten)
             rewritten = self._joined(rewritten)
             rewritten = self._corrected(rewritten)
         return rewritten
@@ -73,6 +74,18 @@ class Normalize(TextDefense[NormalizeConfig]):
             if plain != character:
                 changed.append((place, place + 1, plain))
         return rewritten.replace(changed)
+
+    def _negated(self, rewritten: Rewritten) -> Rewritten:
+        """What follows a verb is ``n't`` that was meant to be."""
+        speller = english(self.config.max_edits)
+        words = list(re.finditer(r"\S+", rewritten.text))
+        return rewritten.replace(
+            [
+                (word.start(), word.end(), NOT)
+                for verb, word in pairwise(words)
+                if len(word.group()) <= len(NOT) + 1 and speller.negates(word.group(), verb.group())
+            ]
+        )
 
     def _joined(self, rewritten: Rewritten) -> Rewritten:
         """Two neighbours are joined that are rather one word, split."""
