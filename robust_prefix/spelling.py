@@ -21,6 +21,7 @@ _NEGATED = frozenset(
         *("might", "must", "need", "should", "was", "were", "wo", "would"),
     )
 )
+_PUNCTUATION = '.,:;!?()[]"*-'
 # Brackets as the Penn Treebank writes them, and the corpora made of it.
 _BRACKETS = frozenset({"lrb", "rrb", "lsb", "rsb", "lcb", "rcb"})
 _PAIR_SCALE = 64  # SymSpell's counts of pairs are this many times those of its words
@@ -72,7 +73,9 @@ class Speller:
             word: as it is written, with all that stands between white space.
             left: the word before it.
         """
-        if left.lower() not in _NEGATED or self.knows(word.lower()):
+        lower = word.lower()
+        meant = lower.strip(_PUNCTUATION) == NOT  # and a comma after it is no edit
+        if left.lower() not in _NEGATED or self.knows(lower) or meant:
             return False
         return self._distance.compare(word, NOT, 1) == 1
 

@@ -9,9 +9,11 @@ al., EACL 2021, "Frequency-Guided Word Substitutions for Detecting Textual Adver
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,13 @@ class SynonymClusters:
 
     representative: Mapping[str, str]
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the words; 8 hexadecimal digits."""
+        return hashlib.blake2b(
+            json.dumps(sorted(self.representative.items())).encode(), digest_size=4
+        ).hexdigest()
 
     def read_as(self, word: str) -> str:
         """The word of the cluster that ``word`` is read as, in the case of ``word``."""
@@ -92,7 +101,8 @@ def fit_synonyms(
 
     From the most frequent word on, each that is in no cluster yet takes in its synonyms that are
     in none; synonymy counts both ways. With ``rare``, words that occur as often stand for
-    themselves, and each rarer one is read as its most frequent synonym, where that is not rare.
+    themselves, and each rarer one is read as its most frequent synonym, where that is not rare;
+    a word that is to be left alone is none.
 
     Args:
         texts: the training texts.
@@ -102,7 +112,11 @@ def fit_synonyms(
     """
     counts = word_counts(texts)
     near = _near(counts, substitutes)
-    representative = _frequent(near, counts, rare) if rare else _stars(near, counts)
+    if rare:
+        closed = {word for word in near if not substitutes(word)}
+        representative = _frequent(near, counts, rare, closed)
+    else:
+        representative = _stars(near, counts)
     return SynonymClusters(representative, {**config, "rare": rare, "training_words": len(counts)})
 
 
@@ -148,10 +162,15 @@ def _stars(near: Mapping[str, set[str]], counts: Mapping[str, int]) -> dict[str,
     return representative
 
 
-def _frequent(near: Mapping[str, set[str]], counts: Mapping[str, int], rare: int) -> dict[str, str]:
+def _frequent(
+    near: Mapping[str, set[str]], counts: Mapping[str, int], rare: int, closed: Set[str]
+) -> dict[str, str]:
+    """Word lists have "have" for "accept" and nothing for "have": a closed word stays, and stands
+    for no other, or many would be read as function words."""
     representative = {}
     for word, others in near.items():
-        instead = min(others, key=lambda other: (-counts.get(other, 0), other))
-        if counts.get(word, 0) < rare <= counts.get(instead, 0):
-            representative[word] = instead
+        count = counts.get(word, 0)
+        frequent = [each for each in others - closed if counts.get(each, 0) >= rare]
+        if count < rare and frequent and not (count and word in closed):
+            representative[word] = min(frequent, key=lambda each: (-counts[each], each))
     return representative

@@ -116,10 +116,12 @@ def train_prefix(
         "train_examples": len(train_rows),
         "dtype": str(backbone.dtype).removeprefix("torch."),
     }
-    if start is not None:
-        settings["start"] = start.fingerprint
+    # What is not given stands there, too: without it another training is meant.
+    settings["start"] = start.fingerprint if start is not None else None
+    settings["reader"] = reader.spec if reader is not None else None
+    settings["behind_words"] = behind_words.spec if behind_words is not None else None
+    settings["word_scores"] = None
     if reader is not None:
-        settings["reader"] = reader.spec
         train_rows, dev_rows = (_read(task, rows, reader) for rows in (train_rows, dev_rows))
         substitutes = substitutes and _read_substitutes(substitutes, reader)
     if words is not None:
@@ -130,8 +132,6 @@ def train_prefix(
             )
         # of the folds their number: the same scores and data give the same again
         settings["word_scores"] = [words.whole.fingerprint, len(words.folds)]
-    if behind_words is not None:
-        settings["behind_words"] = behind_words.spec
     folder = Path(out) if out is not None else None
     if folder is not None and (before := finished(folder, settings, backbone)) is not None:
         return before

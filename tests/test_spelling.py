@@ -49,7 +49,7 @@ def test_what_was_meant(attacked: str, expected: str) -> None:
         "goyer 's screenplay , by shyamalan",
         "a lrb very rrb good film",
         "x is a letter , u s , l a",
-        "it does not , do it , is it , is n't , was net , do nothing , the rock n' roll",
+        "it does not , do it , is n't, is n't. (is n't) , was net , do nothing , the rock n' roll",
         "as clever as a lever",  # a word, though another was meant
         "the TVs , a DVD , McDonald and MacArthur",
     ],

@@ -65,6 +65,22 @@ def test_rare_words_alone_are_read_as_their_most_frequent_synonym() -> None:
     assert RARE.config["rare"] == 2
 
 
+def test_words_that_are_left_alone_stand_for_none() -> None:
+    lists = {"accept": ("have", "take"), "take": ("accept", "have")}
+    texts: list[Fields] = [("have have have take take me",)]
+    found = fit_synonyms(texts, lambda word: lists.get(word, ()), rare=2)
+    assert found.representative == {"accept": "take"}
+
+
+def test_a_record_names_its_clusters() -> None:
+    other = SynonymClusters({"movie": "picture"})
+    assert other.fingerprint != CLUSTERS.fingerprint
+    spec = build_defense("synonyms", Fitted(synonyms=CLUSTERS)).spec
+    assert build_defense(spec, Fitted(synonyms=CLUSTERS)).spec == spec
+    with pytest.raises(ArtifactError, match="which were fitted since; leave out table="):
+        build_defense(spec, Fitted(synonyms=other))
+
+
 @given(st.integers(1, 5))
 def test_what_is_read_instead_is_never_rare(rare: int) -> None:
     counts = word_counts(TEXTS)
@@ -130,12 +146,12 @@ def test_a_prefix_is_trained_on_what_is_read(
     reader = Synonyms(SynonymClusters(words))
     config = TrainingConfig(epochs=4, batch_size=8, learning_rate=0.05)
     prefix = train_prefix(backbone, task, training=config, reader=reader)
-    assert prefix.config["reader"] == "synonyms"
+    assert prefix.config["reader"] == reader.spec
     clf = PrefixClassifier(backbone, task, prefix, reader, Fitted(synonyms=reader.clusters))
     clf.save_pretrained(tmp_path)
     again = PrefixClassifier.from_pretrained(tmp_path, backbone=backbone)
     texts = ["the film is lovely and warm", "the plot is dull"]
     assert torch.equal(again.logits(texts), clf.logits(texts))
-    assert again.defense.spec == "synonyms"
+    assert again.defense.spec == f"synonyms(table={reader.clusters.fingerprint})"
     same = again.logits(["the film is good and good", "the plot is bad"])
     torch.testing.assert_close(again.logits(texts), same)

@@ -100,7 +100,9 @@ def test_an_adversary_sees_the_words_scores(
     assert loss.item() == pytest.approx(70 / 3, abs=2)
 
 
-CLUSTERS = SynonymClusters({"fine": "good", "odd": "good", "plot": "screenplay"})
+CLUSTERS = SynonymClusters(
+    {"fine": "good", "odd": "good", "plot": "screenplay", "film": "movie", "the": "a"}
+)
 
 
 def test_the_model_alone_reads_what_stands_behind_the_words(
@@ -137,7 +139,7 @@ def test_tokens_of_what_is_read_have_their_places_in_the_text(
     text: Fields = ("an odd plot , fine film",)
     defense = Synonyms(CLUSTERS)
     prompter = ReadingPrompter(defense, backbone, task)
-    assert prompter.read(text) == ("an good screenplay , good film",)
+    assert prompter.read(text) == ("an good screenplay , good movie",)
     [expected] = defense.gradients(PrefixModel(backbone, task, prefix), [text], [0])
     assert prompter.spans(text) == expected.spans
     covered = {text[0][span[1] : span[2]].strip() for span in prompter.spans(text) if span}
@@ -240,7 +242,7 @@ def test_a_trained_prefix_leaves_to_the_words_what_they_say(
     for name, words in (("beside", CrossFitted(certain, (certain,) * 3, 1.0)), ("alone", None)):
         after = train_prefix(backbone, task, start=start, words=words, **settings)  # type: ignore[arg-type]
         moved[name] = float((after.tensor - start.tensor).norm())
-        assert ("word_scores" in after.config) == (words is not None)
+        assert (after.config["word_scores"] is not None) == (words is not None)
         assert after.parameters == after.tensor.numel()
     assert moved["beside"] < 0.1 * moved["alone"]
 
@@ -263,6 +265,10 @@ def test_what_was_trained_beside_words_is_not_trained_again(
         stamps.append((tmp_path / "run" / "training.json").stat().st_mtime_ns)
     assert trained[0] == trained[1] != start.fingerprint
     assert stamps[0] == stamps[1]
+    behind = {"words": crossed, "behind_words": Synonyms(CLUSTERS)}
+    read = train_prefix(backbone, task, **behind, **given)
+    again = train_prefix(backbone, task, words=crossed, **given)
+    assert read.fingerprint != again.fingerprint == trained[0]
     other = cross_fit_words(backbone, start, task, whole, substitutes, folds=3)
     assert train_prefix(backbone, task, words=other, **given).fingerprint != trained[0]
     assert (tmp_path / "run" / "training.json").stat().st_mtime_ns != stamps[0]

@@ -206,11 +206,12 @@ class _Search:
 
     def run(self) -> Trigger:
         """The trigger with the highest loss of all texts, of those that the starts lead to."""
-        begun: list[Trigger] = [(_START,) * self.config.length]
-        words = self.vocabulary.bare.texts
+        found = [self._improved((_START,) * self.config.length)]
+        # a model of word pieces has words behind a space alone
+        pool = self.vocabulary.bare.texts or self.vocabulary.spaced.texts
+        pool = tuple(word for word in pool if word.lower() not in self.left_out)
         for _ in range(1, self.config.starts):
-            begun.append(tuple(self.rng.choices(words, k=self.config.length)))
-        found = list(dict.fromkeys(self._improved(trigger) for trigger in begun))
+            found.append(self._improved(tuple(self.rng.choices(pool, k=self.config.length))))
         if len(found) == 1:
             return found[0]
         return found[int(self._losses(found, self.texts).argmax())]

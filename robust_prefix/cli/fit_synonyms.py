@@ -31,13 +31,15 @@ def fit(
     json: JsonOption = False,
 ) -> None:
     """Cluster the words of a run's task by synonymy, for the defence synonyms."""
-    from robust_prefix.cli.lexical import clusters_for
+    from robust_prefix.cli.lexical import clusters_for, renewed
+    from robust_prefix.defenses import Synonyms
     from robust_prefix.runs import Run, run_folder
 
     loaded = Run.load(run, data_dir)
     names = [name.strip() for name in sources.split(",")]
     clusters = clusters_for(loaded.task, data_dir, names, rare)
-    dataclasses.replace(loaded, synonyms=clusters).save(run_folder(run))
+    fitted = dataclasses.replace(loaded, synonyms=clusters)
+    dataclasses.replace(fitted, defense=renewed(fitted, Synonyms.name)).save(run_folder(run))
     Console(stderr=True).print(
         f"{run}: {len(clusters.representative):,} words are read as one of "
         f"{len(set(clusters.representative.values())):,} others"

@@ -67,7 +67,8 @@ def fit(
 ) -> None:
     """Fit scores of words that hold under substitution, for the defence word-scores."""
     from robust_prefix.backbones import load_backbone
-    from robust_prefix.cli.lexical import substitutes_from
+    from robust_prefix.cli.lexical import renewed, substitutes_from
+    from robust_prefix.defenses import WordScoresDefense
     from robust_prefix.fitting import fit_word_scores
     from robust_prefix.runs import Run, run_folder
     from robust_prefix.specs import build_config
@@ -92,7 +93,9 @@ def fit(
     told = {"sources": names, "behind": rewriter.spec if rewriter is not None else "none"}
     found = dataclasses.replace(found, config={**found.config, **told})
     fitted = dataclasses.replace(loaded, words=found)
-    dataclasses.replace(fitted, defense=_renewed(fitted)).save(run_folder(run))
+    dataclasses.replace(fitted, defense=renewed(fitted, WordScoresDefense.name)).save(
+        run_folder(run)
+    )
     shown = f"{run}: scores of {len(found.words):,} words"
     if "dev_clean" in found.config:
         shown += (
@@ -107,30 +110,31 @@ def fit(
 
 def _rewriter(run: Run, behind: str | None) -> TextDefense[Any] | None:
     """What rewrites texts for the model alone: as given, or as the run's default has it."""
-    from robust_prefix.defenses import TextDefense, WordScoresDefense, build_defense, layers
+    from robust_prefix.defenses import (
+        NoDefense,
+        TextDefense,
+        WordScoresDefense,
+        build_defense,
+    )
     from robust_prefix.errors import ConfigError
+    from robust_prefix.specs import parse_composition
 
     if behind is None:
-        parts = layers(build_defense(run.defense, run.fitted))
-        return next((part.behind for part in parts if isinstance(part, WordScoresDefense)), None)
+        parts = parse_composition(run.defense)
+        places = [n for n, part in enumerate(parts) if part.name == WordScoresDefense.name]
+        after = parts[places[0] + 1 :] if places else ()
+        built = build_defense(str(after[0]), run.fitted) if after else NoDefense()
+        return built if isinstance(built, TextDefense) else None
     built = build_defense(behind, run.fitted)
-    if isinstance(built, TextDefense):
-        return built
-    if built.name == "none":
+    if isinstance(built, NoDefense):
         return None
+    if (
+        isinstance(built, TextDefense)
+        and isinstance(built.inner, NoDefense)
+        and built.stage > WordScoresDefense.stage
+    ):
+        return built
     raise ConfigError(
-        f"expected --behind with a defence that rewrites text, such as synonyms, got {behind!r}"
+        "expected --behind with a defence that rewrites text behind word-scores (synonyms), got "
+        f"{behind!r}"
     )
-
-
-def _renewed(run: Run) -> str:
-    """The run's default defence; where word scores are part of it, these that the run now has."""
-    from robust_prefix.defenses import WordScoresDefense, build_defense
-    from robust_prefix.specs import Spec, parse_composition
-
-    parts = parse_composition(run.defense)
-    if all(part.name != WordScoresDefense.name for part in parts):
-        return run.defense
-    name = WordScoresDefense.name
-    anew = (str(Spec(name) if part.name == name else part) for part in parts)
-    return build_defense("+".join(anew), run.fitted).spec

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Task
+
+if TYPE_CHECKING:
+    from robust_prefix.runs import Run
 
 
 def clusters_for(
@@ -40,3 +44,16 @@ def substitutes_from(
     from attacks.lexicon import SOURCES, synonyms
 
     return synonyms(data_dir, sources or SOURCES)
+
+
+def renewed(run: Run, name: str) -> str:
+    """The run's default defence; where the one called ``name`` is part of it, with what the run has
+    fitted for it now."""
+    from robust_prefix.defenses import build_defense
+    from robust_prefix.specs import Spec, parse_composition
+
+    parts = parse_composition(run.defense)
+    if all(part.name != name for part in parts):
+        return run.defense
+    anew = (str(Spec(name) if part.name == name else part) for part in parts)
+    return build_defense("+".join(anew), run.fitted).spec

@@ -23,7 +23,7 @@ from robust_prefix.cli.output import print_json
 from robust_prefix.configs import TrainingConfig
 
 if TYPE_CHECKING:
-    from robust_prefix.defenses import Defense, WordScoresDefense
+    from robust_prefix.defenses import Defense, TextDefense, WordScoresDefense
     from robust_prefix.runs import Run
     from robust_prefix.tasks import Task
     from robust_prefix.word_scores import WordScores
@@ -160,7 +160,6 @@ def train(
         "training": training_config,
         "substitutes": substitutes,
         "reader": behind if isinstance(behind, TextDefense) else None,
-        "behind_words": beside_words.behind if beside_words is not None else None,
         "seed": seed,
         "out": out,
     }
@@ -168,13 +167,22 @@ def train(
     if search:
         found = choose_length(backbone, chosen, prefix=config, **common).chosen
         config = dataclasses.replace(config, length=found)
-    crossed = None
+    crossed = behind_words = None
     if words is not None and begun is not None and beside_words is not None:
         lists = substitutes_from(data_dir, words.config.get("sources"))
         behind_words = beside_words.behind
+        _check_behind(words, behind_words)
         crossed = cross_fit_words(backbone, begun, chosen, words, lists, behind=behind_words)
         crossed = dataclasses.replace(crossed, limit=beside_words.limit)
-    prefix = train_prefix(backbone, chosen, prefix=config, start=begun, words=crossed, **common)
+    prefix = train_prefix(
+        backbone,
+        chosen,
+        prefix=config,
+        start=begun,
+        words=crossed,
+        behind_words=behind_words,
+        **common,
+    )
     if words is not None:  # it was trained beside them, and so they are this prefix's
         words = words.beside(prefix.fingerprint)
         behind = build_defense(behind.spec, Fitted(synonyms=clusters, words=words))
@@ -244,3 +252,16 @@ def _checked(behind: Defense[Any], given: str) -> WordScoresDefense | None:
             "shuffled= and scale="
         )
     return words
+
+
+def _check_behind(words: WordScores, behind: TextDefense[Any] | None) -> None:
+    """The scores of the whole train split are fitted as those of its folds are going to be."""
+    from robust_prefix.errors import ConfigError
+
+    wanted = behind.spec if behind is not None else "none"
+    if (found := words.config.get("behind", "none")) != wanted:
+        raise ConfigError(
+            f"expected word scores that were fitted with {wanted} between them and the model, got "
+            f"some with {found}; run robust-prefix fit-word-scores --behind "
+            f"{wanted.split('(')[0]} on the run"
+        )

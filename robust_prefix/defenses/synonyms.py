@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from robust_prefix.defenses.base import Defense, Fitted, NoSettings
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from robust_prefix.defenses.base import Defense, Fitted
 from robust_prefix.defenses.text import TextDefense
 from robust_prefix.errors import ArtifactError
 from robust_prefix.rewriting import Rewritten
 from robust_prefix.synonyms import WORD, SynonymClusters
 
 
-class Synonyms(TextDefense[NoSettings]):
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class SynonymsConfig:
+    """Settings of the encoding.
+
+    Attributes:
+        table: fingerprint of the clusters, so that a record says which; of those at hand.
+    """
+
+    table: str | None = None
+
+
+class Synonyms(TextDefense[SynonymsConfig]):
     """Reads each word as the most frequent word of its cluster.
 
     Guarantee: texts that differ only in words of one cluster, case kept, get the same answer,
@@ -23,12 +36,13 @@ class Synonyms(TextDefense[NoSettings]):
         clusters: see :func:`robust_prefix.synonyms.fit_synonyms`.
 
     Raises:
-        ArtifactError: there are no clusters.
+        ArtifactError: there are no clusters, or other ones than the settings name.
     """
 
     name = "synonyms"
     summary = "reads all words of a cluster of synonyms as one word"
     stage = 2
+    config_type = SynonymsConfig
     needs_synonyms = True
 
     def __init__(
@@ -43,6 +57,12 @@ class Synonyms(TextDefense[NoSettings]):
                 "run robust-prefix fit-synonyms on the run first"
             )
         super().__init__(inner, **settings)
+        if self.config.table not in (None, clusters.fingerprint):
+            raise ArtifactError(
+                f"expected the clusters {self.config.table} for the defence {self.name!r}, got "
+                f"{clusters.fingerprint}, which were fitted since; leave out table= to use them"
+            )
+        super().__init__(inner, table=clusters.fingerprint)  # in every record
         self.clusters = clusters
 
     @classmethod

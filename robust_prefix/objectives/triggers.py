@@ -45,7 +45,8 @@ class TriggersConfig:
 class _Vocabulary:
     """Words of one token: how they read, and their input embeddings ``(words, hidden)``.
 
-    Where something reads texts before the model, those alone that it leaves as they are.
+    Where a reader stands before everything, those alone that it leaves as they are; what the model
+    alone reads in their place has the embeddings.
     """
 
     words: tuple[str, ...]
@@ -58,9 +59,17 @@ class _Vocabulary:
             token: prompter.backbone.decode([token]).strip()
             for token in readable_tokens(prompter.backbone)
         }
-        for read in (prompter.read, *([] if reader is None else [reader.read])):
-            tokens = {token: word for token, word in tokens.items() if read((word,)) == (word,)}
-        vectors = prompter.backbone.embeddings[list(tokens)].float().cpu()
+        if reader is not None:
+            tokens = {
+                token: word for token, word in tokens.items() if reader.read((word,)) == (word,)
+            }
+        matrix = prompter.backbone.embeddings
+        vectors = matrix[list(tokens)].float().cpu()
+        for place, word in enumerate(tokens.values()):
+            [read] = prompter.read((word,))
+            if read != word:
+                [row] = prompter.backbone.tokenize([f" {read}"])
+                vectors[place] = matrix[row].float().mean(0).cpu()
         return cls(tuple(tokens.values()), vectors)
 
     def say(self, scores: WordScores) -> Tensor:

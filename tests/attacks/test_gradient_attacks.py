@@ -531,6 +531,25 @@ def test_more_starts_find_what_the_first_gradient_hides(build: Build) -> None:
     assert after == {1: ("the the", 4), 4: ("zqx zqx", 0)}
 
 
+def test_starts_are_no_labels_names_and_need_no_bare_words(build: Build) -> None:
+    class Pieces(OpenBag):
+        """No word is one token without a space, as where words are divided into pieces."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix[0, -1] = 0.5  # another model than that of the tests before
+
+        def decode(self, tokens: Any) -> str:
+            return " " + super().decode(tokens).strip()
+
+    attack = build(SMALL.replace("batches=2", "batches=1, starts=9"))
+    assert isinstance(attack, UniversalTriggers)
+    victim = Pieces()
+    state = json.loads(attack.fit(victim, TRAIN, seed=0))
+    tried = {text.split()[0] for (text,) in victim.asked} | {state["triggers"]["positive"]}
+    assert not {"positive", "negative"} & tried
+
+
 def test_a_class_that_is_never_right_has_no_trigger(build: Build) -> None:
     attack = build(SMALL)
     assert isinstance(attack, UniversalTriggers)

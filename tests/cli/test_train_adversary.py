@@ -121,18 +121,25 @@ def test_word_scores_are_fitted_and_used(
     assert trained.measurements["parameters"]["trainable"] == trained.prefix.tensor.numel()
     clusters = cli("fit-synonyms", run_dir, *common[:2], *source[:2], "--rare", 1)
     assert clusters.exit_code == 0, clusters.stderr
-    read = cli(
-        *(*training[:-1], tmp_path / "read", "--defense", "word-scores+synonyms"),
-        *("--adversary", "substitution(edits=typos, variants=1)"),
-    )
-    assert read.exit_code == 0, read.stderr
-    assert Run.load(tmp_path / "read").prefix.config["behind_words"] == "synonyms"
+    read = (*training[:-1], tmp_path / "read", "--defense", "word-scores+synonyms")
+    read = (*read, "--adversary", "substitution(edits=typos, variants=1)")
+    wrong = cli(*read)
+    assert (wrong.exit_code, "--behind synonyms" in wrong.stderr) == (2, True)
+    said = cli("fit-word-scores", run_dir, *common, *source, "--behind", "synonyms")
+    assert said.exit_code == 0, said.stderr
+    said = cli(*read)
+    assert said.exit_code == 0, said.stderr
+    clusters = Run.load(tmp_path / "read").synonyms
+    assert clusters is not None
+    spec = f"synonyms(table={clusters.fingerprint})"
+    assert Run.load(tmp_path / "read").prefix.config["behind_words"] == spec
     fit = ("fit-word-scores", tmp_path / "read", *common, *source)
     again = cli(*fit)
-    assert json.loads(again.stdout)["behind"] == "synonyms", again.stderr
+    assert json.loads(again.stdout)["behind"] == spec, again.stderr
     assert json.loads(cli(*fit, "--behind", "none").stdout)["behind"] == "none"
-    wrong = cli(*fit, "--behind", "masked-vote")
-    assert (wrong.exit_code, "expected --behind with a defence" in wrong.stderr) == (2, True)
+    for behind in ("masked-vote", "normalize"):
+        wrong = cli(*fit, "--behind", behind)
+        assert (wrong.exit_code, "expected --behind with a defence" in wrong.stderr) == (2, True)
     again = cli("fit-word-scores", tmp_path / "beside", *common, *source)
     assert again.exit_code == 0, again.stderr
     said = cli("predict", tmp_path / "beside", *FLOAT32, input="the film is good\n")
