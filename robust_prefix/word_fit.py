@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, embedding
 from robust_prefix.configs import WordScoresConfig
 from robust_prefix.errors import InputError
 from robust_prefix.progress import progress
-from robust_prefix.synonyms import Substitutes
+from robust_prefix.synonyms import Substitutes, frequent_relatives
 from robust_prefix.tasks import Fields
 from robust_prefix.word_scores import Blocks, CrossFitted, Places, WordScores, bounded, words_in
 
@@ -43,12 +43,13 @@ def fit_scores(
     if not texts:
         raise InputError("expected texts to fit word scores on, got none")
     blocks = Blocks(config.block, config.block_limit)
-    corpus = _Corpus.of(texts, substitutes, blocks.words)
+    shared = frequent_relatives(texts, substitutes, config.rare) if config.rare else {}
+    corpus = _Corpus.of(texts, substitutes, blocks.words, shared)
     truth = torch.tensor(labels)
     classes = said.shape[1]
     beside = bounded(said.float(), config.limit)
     against = config.pessimism * config.limit * (1 - torch.eye(classes)[truth])
-    raw = torch.zeros(len(corpus.words), classes, requires_grad=True)
+    raw = torch.zeros(corpus.scores, classes, requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimizer = torch.optim.Adam([raw, bias], lr=config.learning_rate)
 
@@ -68,8 +69,8 @@ def fit_scores(
             optimizer.step()
             advance(step + 1, f"loss {loss.item():.3f}")
     return WordScores(
-        corpus.words,
-        scores().detach(),
+        tuple(corpus.rows),
+        scores().detach()[list(corpus.rows.values())],
         bias.detach(),
         prefix_fingerprint,
         {**dataclasses.asdict(config), "examples": len(texts)},
@@ -118,31 +119,53 @@ class _Corpus:
     """Texts as rows of words, and what may stand for each word.
 
     Attributes:
-        words: of the texts first, then those that only stand for others.
+        rows: the score that each word has: those of the texts first, then those that only stand for
+            others.
+        scores: how many there are.
         places: of the words in the texts.
-        replaced, choice: pairs of rows, a word of the texts and what may stand there, itself too.
+        replaced, choice: pairs of scores, of words of the texts and of what may stand there,
+            themselves too.
     """
 
-    words: tuple[str, ...]
+    rows: Mapping[str, int]
+    scores: int
     places: Places
     replaced: Tensor
     choice: Tensor
 
     @classmethod
-    def of(cls, texts: Sequence[Fields], substitutes: Substitutes, size: int) -> _Corpus:
+    def of(
+        cls,
+        texts: Sequence[Fields],
+        substitutes: Substitutes,
+        size: int,
+        shared: Mapping[str, str],
+    ) -> _Corpus:
+        """Of texts in blocks of ``size`` words, of which some share another's score."""
         split = [words_in(fields) for fields in texts]
         rows: dict[str, int] = {}
-        for words in split:
-            for word in words:
-                rows.setdefault(word, len(rows))
+        numbers: dict[str, int] = {}
+
+        def score(word: str) -> int:
+            if word not in rows:
+                rows[word] = numbers.setdefault(shared.get(word, word), len(numbers))
+            return rows[word]
+
+        of_texts = dict.fromkeys(word for words in split for word in words)
+        for word in of_texts:
+            score(word)
+        pairs = dict.fromkeys(
+            (score(word), score(other))
+            for word in of_texts
+            for other in (word, *map(str.lower, substitutes(word)))
+        )
         places = Places.of(split, rows, size)
-        replaced, choice = [], []
-        for word in list(rows):
-            for other in dict.fromkeys([word, *map(str.lower, substitutes(word))]):
-                replaced.append(rows[word])
-                choice.append(rows.setdefault(other, len(rows)))
-        pairs = (torch.tensor(each, dtype=torch.long) for each in (replaced, choice))
-        return cls(tuple(rows), places, *pairs)
+        # those, too, that stand for no word of these texts
+        for word, leads_to in shared.items():
+            if leads_to in rows:
+                score(word)
+        replaced, choice = torch.tensor(list(pairs), dtype=torch.long).reshape(-1, 2).T
+        return cls(rows, len(numbers), places, replaced, choice)
 
     def worst(self, scores: Tensor, truth: Tensor, blocks: Blocks) -> Tensor:
         """How far each class can get ahead of the true one ``(texts, classes)``, all words at
