@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,19 +43,19 @@ def fit_scores(
     if not texts:
         raise InputError("expected texts to fit word scores on, got none")
     blocks = Blocks(config.block, config.block_limit)
-    shared = frequent_relatives(texts, substitutes, config.rare) if config.rare else {}
-    corpus = _Corpus.of(texts, substitutes, blocks.words, shared)
+    corpus = _Corpus.of(texts, substitutes, blocks.words)
     truth = torch.tensor(labels)
     classes = said.shape[1]
     beside = bounded(said.float(), config.limit)
     against = config.pessimism * config.limit * (1 - torch.eye(classes)[truth])
-    raw = torch.zeros(corpus.scores, classes, requires_grad=True)
+    own, number = _sharing(corpus.words, texts, substitutes, config.rare)
+    raw = torch.zeros(own, classes, requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimizer = torch.optim.Adam([raw, bias], lr=config.learning_rate)
 
     def scores() -> Tensor:
         bounded_scores = config.largest * torch.tanh(raw / config.largest)
-        return bounded_scores - bounded_scores.mean(1, keepdim=True)
+        return embedding(number, bounded_scores - bounded_scores.mean(1, keepdim=True))
 
     with progress("word scores", config.steps) as advance:
         for step in range(config.steps):
@@ -69,8 +69,8 @@ def fit_scores(
             optimizer.step()
             advance(step + 1, f"loss {loss.item():.3f}")
     return WordScores(
-        tuple(corpus.rows),
-        scores().detach()[list(corpus.rows.values())],
+        corpus.words,
+        scores().detach(),
         bias.detach(),
         prefix_fingerprint,
         {**dataclasses.asdict(config), "examples": len(texts)},
@@ -114,58 +114,46 @@ def cross_fit(
     return CrossFitted(whole, tuple(found), float(whole.config["limit"]))
 
 
+def _sharing(
+    words: Sequence[str], texts: Sequence[Fields], substitutes: Substitutes, rare: int
+) -> tuple[int, Tensor]:
+    """How many scores there are, and the number of each word's."""
+    shared = frequent_relatives(texts, substitutes, rare) if rare else {}
+    numbers: dict[str, int] = {}
+    found = [numbers.setdefault(shared.get(word, word), len(numbers)) for word in words]
+    return len(numbers), torch.tensor(found)
+
+
 @dataclass(frozen=True)
 class _Corpus:
     """Texts as rows of words, and what may stand for each word.
 
     Attributes:
-        rows: the score that each word has: those of the texts first, then those that only stand for
-            others.
-        scores: how many there are.
+        words: of the texts first, then those that only stand for others.
         places: of the words in the texts.
-        replaced, choice: pairs of scores, of words of the texts and of what may stand there,
-            themselves too.
+        replaced, choice: pairs of rows, a word of the texts and what may stand there, itself too.
     """
 
-    rows: Mapping[str, int]
-    scores: int
+    words: tuple[str, ...]
     places: Places
     replaced: Tensor
     choice: Tensor
 
     @classmethod
-    def of(
-        cls,
-        texts: Sequence[Fields],
-        substitutes: Substitutes,
-        size: int,
-        shared: Mapping[str, str],
-    ) -> _Corpus:
-        """Of texts in blocks of ``size`` words, of which some share another's score."""
+    def of(cls, texts: Sequence[Fields], substitutes: Substitutes, size: int) -> _Corpus:
         split = [words_in(fields) for fields in texts]
         rows: dict[str, int] = {}
-        numbers: dict[str, int] = {}
-
-        def score(word: str) -> int:
-            if word not in rows:
-                rows[word] = numbers.setdefault(shared.get(word, word), len(numbers))
-            return rows[word]
-
-        of_texts = dict.fromkeys(word for words in split for word in words)
-        for word in of_texts:
-            score(word)
-        pairs = dict.fromkeys(
-            (score(word), score(other))
-            for word in of_texts
-            for other in (word, *map(str.lower, substitutes(word)))
-        )
+        for words in split:
+            for word in words:
+                rows.setdefault(word, len(rows))
         places = Places.of(split, rows, size)
-        # those, too, that stand for no word of these texts
-        for word, leads_to in shared.items():
-            if leads_to in rows:
-                score(word)
-        replaced, choice = torch.tensor(list(pairs), dtype=torch.long).reshape(-1, 2).T
-        return cls(rows, len(numbers), places, replaced, choice)
+        replaced, choice = [], []
+        for word in list(rows):
+            for other in dict.fromkeys([word, *map(str.lower, substitutes(word))]):
+                replaced.append(rows[word])
+                choice.append(rows.setdefault(other, len(rows)))
+        pairs = (torch.tensor(each, dtype=torch.long) for each in (replaced, choice))
+        return cls(tuple(rows), places, *pairs)
 
     def worst(self, scores: Tensor, truth: Tensor, blocks: Blocks) -> Tensor:
         """How far each class can get ahead of the true one ``(texts, classes)``, all words at
