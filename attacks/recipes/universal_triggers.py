@@ -30,7 +30,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -44,6 +44,7 @@ from attacks.victim import checked_logits, gradient_victim, tokens_at
 from attacks.vocabulary import Words, read_vocabulary
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.evaluation.protocols import Attempt, Example, GradientVictim, Victim
+from robust_prefix.progress import progress
 from robust_prefix.tasks import Fields
 
 Trigger = tuple[str, ...]
@@ -206,24 +207,29 @@ class _Search:
 
     def run(self) -> Trigger:
         """The trigger with the highest loss of all texts, of those that the starts lead to."""
-        found = [self._improved((_START,) * self.config.length)]
         # a model of word pieces has words behind a space alone
         pool = self.vocabulary.bare.texts or self.vocabulary.spaced.texts
         pool = tuple(word for word in pool if word.lower() not in self.left_out)
-        for _ in range(1, self.config.starts):
-            found.append(self._improved(tuple(self.rng.choices(pool, k=self.config.length))))
+        starts, batches, length = self.config.starts, self.config.batches, self.config.length
+        found = []
+        with progress(f"trigger for {self.victim.labels[self.label]}", starts * batches) as advance:
+            for start in range(starts):
+                words = tuple(self.rng.choices(pool, k=length)) if start else (_START,) * length
+                for batch, trigger in enumerate(self._improved(words), 1):
+                    advance(start * batches + batch, " ".join(trigger))
+                found.append(trigger)
         if len(found) == 1:
             return found[0]
         return found[int(self._losses(found, self.texts).argmax())]
 
-    def _improved(self, trigger: Trigger) -> Trigger:
-        """The trigger after the last batch."""
+    def _improved(self, trigger: Trigger) -> Iterator[Trigger]:
+        """The trigger after each batch."""
         for _ in range(self.config.batches):
             size = min(len(self.texts), self.config.batch_size)
             before, trigger = trigger, self._step(trigger, self.rng.sample(self.texts, size))
+            yield trigger
             if trigger == before and size == len(self.texts):
                 break  # every batch is the same one, and it has nothing better
-        return trigger
 
     def _step(self, trigger: Trigger, batch: list[Fields]) -> Trigger:
         """The best of what the gradient at ``trigger`` proposes, ``trigger`` included."""

@@ -550,6 +550,18 @@ def test_starts_are_no_labels_names_and_need_no_bare_words(build: Build) -> None
     assert not {"positive", "negative"} & tried
 
 
+def test_a_search_says_how_far_it_is(build: Build, caplog: pytest.LogCaptureFixture) -> None:
+    attack = build(SMALL.replace("batches=2", "batches=2, starts=3"))
+    assert isinstance(attack, UniversalTriggers)
+    with caplog.at_level("INFO"):
+        attack.fit(OpenBag(), TRAIN, seed=0)
+    ends = [line for line in caplog.messages if "6/6" in line]  # three starts of two batches
+    assert [line.split(" 6/6")[0] for line in ends] == [
+        "trigger for negative",
+        "trigger for positive",
+    ]
+
+
 def test_a_class_that_is_never_right_has_no_trigger(build: Build) -> None:
     attack = build(SMALL)
     assert isinstance(attack, UniversalTriggers)
