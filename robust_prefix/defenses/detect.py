@@ -7,6 +7,7 @@ and only an adversary that is answered counts.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any, Self
@@ -80,7 +81,7 @@ class Detect(WrappingDefense[DetectConfig]):
             # and upwards, so that no more clean texts are refused.
             found = Decimal(self.calibrated.threshold(self.config.fpr))
             rounded = float(Context(prec=6, rounding=ROUND_CEILING).plus(found))
-            super().__init__(inner, **settings | {"threshold": rounded})
+            self.config = dataclasses.replace(self.config, threshold=rounded)
         self._scale = self.calibrated.scale(self.threshold)
 
     @classmethod

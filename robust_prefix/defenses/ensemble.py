@@ -7,6 +7,7 @@ model is in memory once and a batch has each text once a member.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -57,12 +58,14 @@ class Ensemble(Defense[EnsembleConfig]):
                 "put runs together with robust-prefix ensemble"
             )
         found = "-".join(member.fingerprint for member in prefixes)
-        super().__init__(None, **{**settings, "members": settings.get("members") or found})
-        if self.config.members != found:
+        super().__init__(None, **settings)
+        if self.config.members not in ("", found):
             raise ArtifactError(
                 f"expected the members {self.config.members} in the run, got {found}; the ensemble "
                 "was made anew, name the defence without its members"
             )
+        # In the settings, and so in every record.
+        self.config = dataclasses.replace(self.config, members=found)
         self.members = tuple(prefixes)
         self._made: list[PrefixModel] | None = None
 

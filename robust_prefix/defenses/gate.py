@@ -8,6 +8,7 @@ what it guards.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -72,8 +73,7 @@ class Gate(WrappingDefense[GateConfig]):
                     "robust-prefix fit-subspaces on the run again, or give the gate a threshold"
                 )
             # In the settings, and so in every record; rounded, so that they rebuild this gate.
-            settings["threshold"] = round(found, 4)
-            super().__init__(inner, **settings)
+            self.config = dataclasses.replace(self.config, threshold=round(found, 4))
 
     @classmethod
     def from_settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -62,7 +63,8 @@ class Synonyms(TextDefense[SynonymsConfig]):
                 f"expected the clusters {self.config.table} for the defence {self.name!r}, got "
                 f"{clusters.fingerprint}, which were fitted since; leave out table= to use them"
             )
-        super().__init__(inner, table=clusters.fingerprint)  # in every record
+        # In the settings, and so in every record.
+        self.config = dataclasses.replace(self.config, table=clusters.fingerprint)
         self.clusters = clusters
 
     @classmethod

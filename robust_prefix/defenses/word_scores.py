@@ -86,8 +86,7 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
             )
         limit = fitted.config["limit"] if self.config.limit is None else self.config.limit
         # In the settings, and so in every record.
-        given = dataclasses.asdict(self.config)
-        super().__init__(inner, **given | {"limit": limit, "table": fitted.fingerprint})
+        self.config = dataclasses.replace(self.config, limit=limit, table=fitted.fingerprint)
         if self.config.shuffled is not None:
             fitted = fitted.shuffled(self.config.shuffled)
         if self.config.scale is not None:
