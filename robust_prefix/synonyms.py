@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -62,6 +63,13 @@ class SynonymClusters:
         if len(word) > 1 and word.isupper():
             return found.upper()
         return found[:1].upper() + found[1:] if word[:1].isupper() else found
+
+    def shuffled(self, seed: int) -> SynonymClusters:
+        """The same words read as others, what each is read as dealt out among them anew."""
+        words = sorted(self.representative)
+        dealt = [self.representative[word] for word in words]
+        random.Random(seed).shuffle(dealt)
+        return SynonymClusters(dict(zip(words, dealt, strict=True)), self.config)
 
     def save(self, path: str | Path) -> None:
         """Write as JSON.

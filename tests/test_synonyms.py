@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from robust_prefix import PrefixClassifier
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import TrainingConfig
-from robust_prefix.defenses import Fitted, Normalize, Synonyms, build_defense
+from robust_prefix.defenses import Fitted, Normalize, Synonyms, build_defense, layers
 from robust_prefix.errors import ArtifactError, ConfigError
-from robust_prefix.prefixes import PrefixModel
+from robust_prefix.evaluation.bench import matching_controls
+from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.synonyms import SynonymClusters, fit_synonyms, frequent_relatives, word_counts
 from robust_prefix.tasks import Fields, Task
 from robust_prefix.training import train_prefix
@@ -109,6 +110,29 @@ def test_substitutions_inside_a_cluster_change_nothing(
     )
     defense = Synonyms(CLUSTERS)
     assert defense.rewrite(first).text == defense.rewrite(second).text
+
+
+def test_a_control_reads_the_same_words_as_others(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    fitted = Fitted(synonyms=CLUSTERS)
+    classifier = PrefixClassifier(backbone, task, prefix, fitted=fitted)
+    defense = build_defense("normalize+synonyms", fitted)
+    texts: list[Fields] = [("a fine movie , grand picture",)]
+    specs = matching_controls(classifier, defense, texts, [0, 1, 2])
+    assert len(set(specs)) == 3
+    read = set()
+    for spec in specs:
+        control = build_defense(spec, fitted)
+        assert control.spec == spec
+        [found] = [layer for layer in layers(control) if isinstance(layer, Synonyms)]
+        dealt = found.clusters.representative
+        assert dealt.keys() == CLUSTERS.representative.keys()
+        assert sorted(dealt.values()) == sorted(CLUSTERS.representative.values())
+        read.add(tuple(dealt.items()))
+        assert matching_controls(classifier, control, texts, [0]) == ()
+    assert len(read | {tuple(sorted(CLUSTERS.representative.items()))}) > 2
+    assert matching_controls(classifier, defense, texts, []) == ()
 
 
 def test_the_answers_are_the_same_too(model: PrefixModel) -> None:

@@ -428,6 +428,22 @@ def test_beside_a_tuned_prefix_the_control_is_a_random_one(
     assert "shuffled" not in control
 
 
+def test_a_control_of_scores_and_readings_deals_out_both(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    clusters = SynonymClusters({"fine": "good", "poor": "bad", "movie": "film"})
+    model = PrefixModel(backbone, task, prefix)
+    fitted = Fitted(words=scores_for(model), synonyms=clusters)
+    classifier = PrefixClassifier(backbone, task, prefix, fitted=fitted)
+    defense = build_defense("word-scores+synonyms", fitted)
+    [spec] = matching_controls(classifier, defense, [("a fine film",)], [5])
+    scores, readings = spec.split("+")
+    assert "shuffled=5" in scores
+    assert "scale=" in scores
+    assert "shuffled=5" in readings
+    assert build_defense(spec, fitted).spec == spec
+
+
 @given(text=texts, factor=st.floats(0.1, 4))
 def test_scaled_scores_add_up_to_so_much(text: str, factor: float) -> None:
     config = {"limit": 0.5, "block": 2, "block_limit": 0.8}

@@ -46,7 +46,9 @@ def attack(
     control_seeds: Annotated[
         int,
         typer.Option(
-            min=0, help="Equal-norm controls beside a defence that tunes a prefix or scores words."
+            min=0,
+            help="Equal-norm controls beside a defence that tunes a prefix, scores words or "
+            "reads them as others.",
         ),
     ] = 1,
     leave_one_out: Annotated[

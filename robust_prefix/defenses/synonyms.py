@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from robust_prefix.defenses.base import Defense, Fitted
@@ -21,9 +22,12 @@ class SynonymsConfig:
 
     Attributes:
         table: fingerprint of the clusters, so that a record says which; of those at hand.
+        shuffled: seed by which words change what they are read as with one another, for a control
+            that changes as many words and means nothing; none where not given.
     """
 
     table: str | None = None
+    shuffled: int | None = Field(default=None, ge=0)
 
 
 class Synonyms(TextDefense[SynonymsConfig]):
@@ -65,6 +69,8 @@ class Synonyms(TextDefense[SynonymsConfig]):
             )
         # In the settings, and so in every record.
         self.config = dataclasses.replace(self.config, table=clusters.fingerprint)
+        if self.config.shuffled is not None:
+            clusters = clusters.shuffled(self.config.shuffled)
         self.clusters = clusters
 
     @classmethod

@@ -20,6 +20,7 @@ from robust_prefix.defenses import (
     NoDefense,
     RandomPrefix,
     RobustPrefix,
+    Synonyms,
     WordScoresDefense,
     WrappingDefense,
 )
@@ -85,41 +86,44 @@ def matching_controls(
 ) -> tuple[str, ...]:
     """What does as much as a defence, at random: the equal-norm controls; none for most.
 
-    Beside a prefix that is tuned stand random prefixes; beside scores of words alone the same
-    scores, dealt out anew among the words. What they do as much of is measured once, on the first
-    texts of the run itself. What stands before in a defence stands before its control too.
+    Beside a prefix that is tuned stand random prefixes; beside scores of words the same scores and
+    beside words read as others the same words, dealt out anew. What they do as much of is measured
+    once, on the first texts of the run itself. What stands before in a defence stands before its
+    control too.
 
     Returns:
         Canonical specs, one a seed.
     """
     inner, texts = defense, texts[:_CONTROL_TEXTS]
-    shuffled: tuple[str, ...] = ()
+    dealt: dict[int, dict[str, dict[str, str]]] = {seed: {} for seed in seeds}
     while isinstance(inner, WrappingDefense):
-        if isinstance(inner, WordScoresDefense) and inner.config.shuffled is None:
-            shuffled = tuple(_shuffled_scores(defense, inner, texts, seed) for seed in seeds)
+        for seed, parts in dealt.items():
+            if isinstance(inner, WordScoresDefense) and inner.config.shuffled is None:
+                parts[inner.name] = {"shuffled": str(seed), "scale": _scale(inner, texts, seed)}
+            elif isinstance(inner, Synonyms) and inner.config.shuffled is None:
+                parts[inner.name] = {"shuffled": str(seed)}
         texts = [read for text in texts for read in inner.passed_on(text)]
         inner = inner.inner
     if not seeds or not isinstance(inner, RobustPrefix) or inner.config.steps == 0:
-        return shuffled
+        return tuple(_with(defense.spec, parts) for parts in dealt.values() if parts)
     found = RandomPrefix.matching(inner, classifier.model, texts)
     config = dataclasses.asdict(found.config)
     outer = defense.spec.removesuffix(inner.spec)
     return tuple(outer + RandomPrefix(**config | {"seed": seed}).spec for seed in seeds)
 
 
-def _shuffled_scores(
-    defense: Defense[Any], words: WordScoresDefense, texts: Sequence[Fields], seed: int
-) -> str:
-    """``defense`` with its word scores dealt out anew, to say as much of the texts as they did."""
+def _scale(words: WordScoresDefense, texts: Sequence[Fields], seed: int) -> str:
+    """By how much scores that are dealt out anew say as much of the texts as they did."""
     random = words.fitted.shuffled(seed).strength(texts)
     scale = words.fitted.strength(texts) / random if random else 1.0
-    scale *= words.config.scale or 1.0
-    settings = {"shuffled": str(seed), "scale": str(round(scale, 4))}
+    return str(round(scale * (words.config.scale or 1.0), 4))
+
+
+def _with(spec: str, settings: Mapping[str, Mapping[str, str]]) -> str:
+    """The defence with further settings of its parts, by name."""
     return "+".join(
-        str(Spec(part.name, {**part.settings, **settings}))
-        if part.name == WordScoresDefense.name
-        else str(part)
-        for part in parse_composition(defense.spec)
+        str(Spec(part.name, {**part.settings, **settings.get(part.name, {})}))
+        for part in parse_composition(spec)
     )
 
 
@@ -295,7 +299,8 @@ def run_attack(
     control_seeds: int = 1,
     encoder: Callable[[], Encoder] | None = None,
 ) -> Summary:
-    """Attack a classifier undefended and defended, with controls beside what tunes or scores.
+    """Attack a classifier undefended and defended, with controls beside what tunes a prefix and
+    what scores or reads words.
 
     Records go to ``out/run.sqlite`` as each example ends; the same call takes a killed run up
     again. At the end ``results.csv``, ``summary.json`` and ``report.html`` are written.

@@ -11,6 +11,7 @@ from robust_prefix.evaluation.formats import factor, interval, mean, percent
 from robust_prefix.evaluation.matrix import build_matrix
 from robust_prefix.evaluation.meanings import meaning
 from robust_prefix.evaluation.summary import Summary, SummaryRow, short_name
+from robust_prefix.specs import parse_composition
 
 if TYPE_CHECKING:
     from robust_prefix.evaluation.results import Results
@@ -20,6 +21,10 @@ _SITUATIONS = {
     "direct": "Attacked itself,",
     "worst": "Counting only texts that survive both the replay and the direct attack,",
 }
+
+
+# by the defence that has them
+_DEALT = {"word-scores": "word scores", "synonyms": "readings of words"}
 
 
 @dataclass(frozen=True)
@@ -150,9 +155,10 @@ def _verdict(summary: Summary, row: SummaryRow) -> str:
 
 def _control(row: SummaryRow) -> str:
     """What a control does in place of the defence."""
-    if "shuffled=" in row.defense:
-        return "the same word scores dealt out at random"
-    return "random noise of the same norm"
+    dealt = [part.name for part in parse_composition(row.defense) if "shuffled" in part.settings]
+    if not dealt:
+        return "random noise of the same norm"
+    return f"the same {' and '.join(_DEALT[name] for name in dealt)} dealt out at random"
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,22 @@ def test_the_table_has_every_number(summary: Summary) -> None:
     assert "thesaurus cannot be told apart from random noise of the same norm." in lines
 
 
-def test_a_control_of_word_scores_is_no_noise(summary: Summary) -> None:
+@pytest.mark.parametrize(
+    ("control", "what"),
+    [
+        ("normalize+word-scores(shuffled=1, ", "word scores"),
+        ("synonyms(shuffled=1, ", "readings of words"),
+        ("word-scores(shuffled=1)+synonyms(shuffled=1, ", "word scores and readings of words"),
+    ],
+)
+def test_a_control_that_is_dealt_out_is_no_noise(summary: Summary, control: str, what: str) -> None:
     rows = tuple(
-        dataclasses.replace(row, defense=row.defense.replace("random-prefix(", "x(shuffled=1, "))
+        dataclasses.replace(row, defense=row.defense.replace("random-prefix(", control))
         for row in summary.rows
     )
     told = " ".join(printed(dataclasses.replace(summary, rows=rows)).split())
-    assert "cannot be told apart from the same word scores dealt out at random." in told
-    assert "for the same word scores dealt out at random it is 50.0%, a difference" in told
+    assert f"cannot be told apart from the same {what} dealt out at random." in told
+    assert f"for the same {what} dealt out at random it is 50.0%, a difference" in told
 
 
 def test_flags_are_said_in_words(summary: Summary) -> None:
