@@ -299,9 +299,6 @@ class WordScoresConfig:
         robust_weight: share of the worst case in the loss; the rest is that of clean text.
         pessimism: in the worst case the classifier is this share of ``limit`` on the wrong side.
         largest: bound of one word's score, so that no few words decide alone.
-        rare: a word that occurs less often in the training texts has the score of the frequent one
-            that it leads to over synonyms, so that an exchange between them takes nothing; at 0
-            each has its own.
         block: neighbouring words whose say is bounded together, so that words that are put into a
             text decide as little as one; 0 bounds none.
         block_limit: how far ahead of another a block can put a class, in the units of ``limit``.
@@ -315,7 +312,6 @@ class WordScoresConfig:
     robust_weight: float = Field(default=0.5, ge=0, le=1)
     pessimism: float = Field(default=0.5, ge=-1, le=1)
     largest: float = Field(default=0.5, gt=0)
-    rare: int = Field(default=0, ge=0)
     block: int = Field(default=4, ge=0)
     block_limit: float = Field(default=0.5, gt=0)
     weight_decay: float = Field(default=3e-4, ge=0)

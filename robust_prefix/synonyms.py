@@ -128,43 +128,6 @@ def fit_synonyms(
     return SynonymClusters(representative, {**config, "rare": rare, "training_words": len(counts)})
 
 
-def frequent_relatives(
-    texts: Iterable[Fields], substitutes: Substitutes, rare: int
-) -> dict[str, str]:
-    """The frequent word that each rare one leads to: its most frequent synonym, or where that is
-    rare, too, the one that it leads to; as long as each is more frequent than the last.
-
-    So all words are put together that an exchange of rare words can turn into each other, with less
-    regard to their meaning than :func:`fit_synonyms` has: for what words say alone, and not for
-    reading.
-
-    Args:
-        texts: the training texts.
-        substitutes: see :func:`fit_synonyms`.
-        rare: a word that occurs less often is rare.
-
-    Returns:
-        Lower-case rare words to lower-case words; those that lead nowhere are left out.
-    """
-    counts = word_counts(texts)
-    near = _near(counts, substitutes)
-    closed = {word for word in near if not substitutes(word)}
-    steps = {}
-    for word, others in near.items():
-        count = counts[word]
-        if count < rare and not (count and word in closed) and others - closed:
-            next_word = min(others - closed, key=lambda each: (-counts[each], each))
-            if counts[next_word] > count:
-                steps[word] = next_word
-
-    def end(word: str) -> str:
-        while word in steps:
-            word = steps[word]
-        return word
-
-    return {word: end(word) for word in steps}
-
-
 def word_counts(texts: Iterable[Fields]) -> Counter[str]:
     """How often each lower-case word occurs."""
     return Counter(

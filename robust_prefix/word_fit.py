@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, embedding
 from robust_prefix.configs import WordScoresConfig
 from robust_prefix.errors import InputError
 from robust_prefix.progress import progress
-from robust_prefix.synonyms import Substitutes, frequent_relatives
+from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields
 from robust_prefix.word_scores import Blocks, CrossFitted, Places, WordScores, bounded, words_in
 
@@ -48,14 +48,13 @@ def fit_scores(
     classes = said.shape[1]
     beside = bounded(said.float(), config.limit)
     against = config.pessimism * config.limit * (1 - torch.eye(classes)[truth])
-    own, number = _sharing(corpus.words, texts, substitutes, config.rare)
-    raw = torch.zeros(own, classes, requires_grad=True)
+    raw = torch.zeros(len(corpus.words), classes, requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimizer = torch.optim.Adam([raw, bias], lr=config.learning_rate)
 
     def scores() -> Tensor:
         bounded_scores = config.largest * torch.tanh(raw / config.largest)
-        return embedding(number, bounded_scores - bounded_scores.mean(1, keepdim=True))
+        return bounded_scores - bounded_scores.mean(1, keepdim=True)
 
     with progress("word scores", config.steps) as advance:
         for step in range(config.steps):
@@ -112,16 +111,6 @@ def cross_fit(
             )
         )
     return CrossFitted(whole, tuple(found), float(whole.config["limit"]))
-
-
-def _sharing(
-    words: Sequence[str], texts: Sequence[Fields], substitutes: Substitutes, rare: int
-) -> tuple[int, Tensor]:
-    """How many scores there are, and the number of each word's."""
-    shared = frequent_relatives(texts, substitutes, rare) if rare else {}
-    numbers: dict[str, int] = {}
-    found = [numbers.setdefault(shared.get(word, word), len(numbers)) for word in words]
-    return len(numbers), torch.tensor(found)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from robust_prefix.defenses import Fitted, Normalize, Synonyms, build_defense, l
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.evaluation.bench import matching_controls
 from robust_prefix.prefixes import Prefix, PrefixModel
-from robust_prefix.synonyms import SynonymClusters, fit_synonyms, frequent_relatives, word_counts
+from robust_prefix.synonyms import SynonymClusters, fit_synonyms, word_counts
 from robust_prefix.tasks import Fields, Task
 from robust_prefix.training import train_prefix
 
@@ -180,25 +179,3 @@ def test_a_prefix_is_trained_on_what_is_read(
     assert again.defense.spec == f"synonyms(table={reader.clusters.fingerprint})"
     same = again.logits(["the film is good and good", "the plot is bad"])
     torch.testing.assert_close(again.logits(texts), same)
-
-
-NEIGHBOURS = st.dictionaries(
-    st.sampled_from("abcdefgh"), st.lists(st.sampled_from("abcdefgh"), max_size=4), max_size=8
-)
-
-
-@given(
-    near=NEIGHBOURS,
-    words=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30),
-    rare=st.integers(1, 8),
-)
-def test_rare_words_lead_to_words_that_lead_nowhere(
-    near: dict[str, list[str]], words: list[str], rare: int
-) -> None:
-    counts = Counter(words)
-    found = frequent_relatives([(" ".join(words),)], lambda word: near.get(word, ()), rare)
-    for word, leads_to in found.items():
-        assert counts[word] < rare
-        assert counts[leads_to] > counts[word]
-        assert leads_to not in found
-        assert near.get(leads_to)  # a word that may not be exchanged stands for no other

@@ -511,26 +511,3 @@ def test_the_classifier_is_asked_behind_what_rewrites_texts_for_it(
     model = PrefixModel(backbone, task, prefix)
     right = defense.logits(model, texts).argmax(1) == torch.tensor(list(rows["label"]))
     assert float(right.float().mean()) == pytest.approx(found.config["dev_clean"])
-
-
-def test_rare_words_share_the_score_of_what_they_lead_to() -> None:
-    """An exchange between them takes nothing; frequent words keep their own."""
-    rows = ["good film"] * 6 + ["bad film"] * 6 + ["tough film"] * 2 + ["great plot"]
-    found = fit_scores(
-        [(row,) for row in rows],
-        [1] * 6 + [0] * 6 + [0] * 2 + [1],
-        torch.zeros(len(rows), 2),
-        substitutes,
-        "prefix",
-        WordScoresConfig(rare=5, steps=50),
-    )
-    good, bad = found.says("good"), found.says("bad")
-    assert good[1] > good[0]
-    assert bad[0] > bad[1]
-    assert torch.equal(found.says("fine"), good)
-    assert not torch.equal(found.says("great"), good)  # in the texts, and may not be exchanged
-    for word in ("tough", "poor", "hard"):  # by one step or two
-        assert torch.equal(found.says(word), bad)
-    ahead, lost = found.ahead(("bad",), 0, substitutes)
-    assert ahead[1] > 0
-    assert float(lost.sum()) == 0

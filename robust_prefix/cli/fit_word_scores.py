@@ -42,14 +42,6 @@ def fit(
         typer.Option(help="In the worst case the classifier is this share of the limit wrong."),
     ] = DEFAULT.pessimism,
     largest: Annotated[float, typer.Option(help="Bound of one word's score.")] = DEFAULT.largest,
-    rare: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Words that the training texts have less often share the score of the frequent "
-            "word that they lead to over synonyms; 0: each has its own.",
-        ),
-    ] = DEFAULT.rare,
     block: Annotated[
         int,
         typer.Option(help="Neighbouring words whose say is bounded together; 0 bounds none."),
@@ -86,7 +78,6 @@ def fit(
         "robust_weight": robust_weight,
         "pessimism": pessimism,
         "largest": largest,
-        "rare": rare,
         "block": block,
         "block_limit": block_limit,
     }
