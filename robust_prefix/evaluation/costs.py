@@ -51,26 +51,25 @@ class Costs:
         yield "prediction_cost", self.prediction
 
 
-def count_costs(
-    records: Sequence[Record], qualities: Qualities, gradients: bool, seed: int = 0
-) -> Costs:
+def count_costs(records: Sequence[Record], qualities: Qualities, seed: int = 0) -> Costs:
     """The costs of one system under one protocol.
 
     Args:
         records: of that system and protocol; for ``worst`` the replayed and the direct ones. A
             replay costs the attacker nothing here: its adversaries were paid for elsewhere.
         qualities: of the pairs of texts that were measured.
-        gradients: whether the attacker asks for gradients too. A record has their passes and those
-            of predictions in one sum, so direct ones say nothing about a prediction then.
         seed: of the resampling.
     """
     attacked = [r for r in records if r.protocol == "direct" and r.attacked]
-    asked = [r for r in records if r.protocol == "replay" or not gradients]
-    predictions = sum(record.model_queries for record in asked)
+    predictions = [
+        record.prediction_forward_passes + (record.prediction_backward_passes or 0)
+        for record in records
+        if record.prediction_forward_passes is not None
+    ]
     return Costs(
         model_queries=_mean(attacked, lambda record: record.model_queries, seed),
         attack_passes=_mean(attacked, _passes, seed),
-        prediction=math.fsum(map(_passes, asked)) / predictions if predictions else None,
+        prediction=math.fsum(predictions) / len(predictions) if predictions else None,
         quality=summarize_quality(records, qualities, seed),
     )
 

@@ -127,8 +127,6 @@ def _row(
     cells = [cell for member in members for cell in member.values()]
     outcomes = [cell.outcome for cell in cells]
     records = [record for cell in cells for record in cell.records]
-    predictions = sum(record.model_queries for record in records)
-    gradients = manifest.settings.get("threat.knowledge") == "gradient"
     defended = system.role == "defense"
     undefended = [s for s in systems if defended and s.role == "undefended"]
     control = [s for s in systems if defended and s.control_of == system.defense]
@@ -156,11 +154,11 @@ def _row(
             members, lambda cell: cell.outcome == "succeeded", manifest.seed, _attacked
         ),
         queries_mean=_queries(members, manifest.seed),
-        forward_passes=_per(records, "forward_passes", predictions),
-        backward_passes=_per(records, "backward_passes", predictions),
+        forward_passes=_mean(record.prediction_forward_passes for record in records),
+        backward_passes=_mean(record.prediction_backward_passes for record in records),
         p_value_undefended=_p_value(members[0], undefended[0]) if undefended else None,
         p_value_control=sign_flip(differences, manifest.seed) if differences else None,
-        costs=count_costs(records, qualities, gradients, manifest.seed),
+        costs=count_costs(records, qualities, manifest.seed),
         curve=query_curve(records) if protocol == "direct" else None,
         flags=(),
         seconds=math.fsum(record.seconds for record in records),
@@ -211,5 +209,6 @@ def _p_value(cells: Cells, undefended: _System) -> float | None:
     return mcnemar(held, other_held) if held else None
 
 
-def _per(records: Sequence[Record], name: str, predictions: int) -> float | None:
-    return math.fsum(getattr(r, name) for r in records) / predictions if predictions else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None

@@ -74,6 +74,9 @@ class Record:
         outcome: ``succeeded`` the system was fooled; ``failed`` it held, or refused to answer;
             ``skipped`` it was wrong, or refused, before any attack; ``error`` something crashed.
         message: traceback of an error, or a note; usually empty.
+        prediction_forward_passes: of ``forward_passes`` those of the first answer, to the original
+            alone; what an attack asks afterwards may share work. None where there was no answer.
+        prediction_backward_passes: the same for backward passes.
     """
 
     task: str
@@ -100,6 +103,8 @@ class Record:
     seconds: float
     outcome: Outcome
     message: str = ""
+    prediction_forward_passes: float | None = None
+    prediction_backward_passes: float | None = None
 
     @property
     def key(self) -> Key:

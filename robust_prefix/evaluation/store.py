@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from robust_prefix.errors import ArtifactError, ConfigError, StorageError
 from robust_prefix.evaluation.records import ROLES, Key, Manifest, Record, require_same
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _PATIENCE = 30.0  # seconds
 
@@ -37,6 +37,8 @@ _TYPES = {
     "forward_passes": "REAL NOT NULL",
     "backward_passes": "REAL NOT NULL",
     "seconds": "REAL NOT NULL",
+    "prediction_forward_passes": "REAL",
+    "prediction_backward_passes": "REAL",
 }
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
 _JSON_COLUMNS = ("original", "adversarial")

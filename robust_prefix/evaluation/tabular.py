@@ -31,6 +31,7 @@ _TYPES = {
     **dict.fromkeys(("words", "words_changed"), pa.int64()),
     **dict.fromkeys(("margin_original", "margin_adversarial"), pa.float64()),
     **dict.fromkeys(("forward_passes", "backward_passes"), pa.float64()),
+    **dict.fromkeys(("prediction_forward_passes", "prediction_backward_passes"), pa.float64()),
     **dict.fromkeys(("similarity", "perplexity_original", "perplexity_adversarial"), pa.float64()),
     **dict.fromkeys(("original", "adversarial"), pa.list_(pa.string())),
 }

@@ -166,6 +166,11 @@ def seed_of(value: Any) -> int:
     return int.from_bytes(digest, "big")
 
 
+def _rounded(passes: float) -> float:
+    """Sums of thirtieths differ in their last bits with what ran before."""
+    return round(float(passes), 6)
+
+
 class Trial:
     """One record in the making: what is known so far, so that a crash can still be recorded.
 
@@ -183,6 +188,7 @@ class Trial:
         self.goal = goal
         self.victim = CountingVictim(system.classifier, example.label, goal)
         self.original: tuple[int | None, float] | None = None
+        self.prediction_passes: tuple[float, float] | None = None
         self.adversarial: Fields | None = None
         self.answer: tuple[int | None, float] | None = None
         self.queries = 0
@@ -193,8 +199,7 @@ class Trial:
 
         def run() -> Outcome:
             example = self.example
-            self.original = self._ask(example.fields)
-            if self.original[0] != example.label:
+            if self._ask_original() != example.label:
                 return "skipped"
             with _remembering(self.system.classifier):
                 seed = example_seed(self.key)
@@ -213,14 +218,16 @@ class Trial:
 
         def run() -> Outcome:
             adversarial = find()
-            self.original = self._ask(self.example.fields)
-            return "skipped" if self.original[0] != self.example.label else self._judge(adversarial)
+            if self._ask_original() != self.example.label:
+                return "skipped"
+            return self._judge(adversarial)
 
         return self._run(run)
 
     def record(self, outcome: Outcome, message: str = "", seconds: float = 0.0) -> Record:
         """The record of what is known now."""
         defense = self.system.classifier.defense
+        forward, backward = self.prediction_passes or (None, None)
         return Record(
             **self.key._asdict(),
             role=self.system.role,
@@ -234,9 +241,10 @@ class Trial:
             margin_adversarial=self.answer and self.answer[1],
             queries=self.queries,
             model_queries=self.victim.queries,
-            # Rounded: sums of thirtieths differ in their last bits with what ran before.
-            forward_passes=round(float(defense.cost.forward), 6),
-            backward_passes=round(float(defense.cost.backward), 6),
+            forward_passes=_rounded(defense.cost.forward),
+            backward_passes=_rounded(defense.cost.backward),
+            prediction_forward_passes=forward,
+            prediction_backward_passes=backward,
             seconds=seconds,
             outcome=outcome,
             message=message,
@@ -267,6 +275,13 @@ class Trial:
             return "failed"
         kept = self.answer[0] == self.example.label
         return "succeeded" if kept == (self.goal == "keep") else "failed"
+
+    def _ask_original(self) -> int | None:
+        """Predicted class of the original, and what that one prediction cost."""
+        self.original = self._ask(self.example.fields)
+        cost = self.system.classifier.defense.cost
+        self.prediction_passes = (_rounded(cost.forward), _rounded(cost.backward))
+        return self.original[0]
 
     def _ask(self, fields: Fields) -> tuple[int | None, float]:
         """Predicted class, None where it is refused, and the logit of the true class minus the

@@ -57,6 +57,8 @@ def attacked(folder: Path, outcomes: str, *attacks: str, prefix: str = PREFIX) -
                         backward_passes=0.0,
                         seconds=0.1,
                         outcome="succeeded" if fooled else "failed",
+                        prediction_forward_passes=1.0,
+                        prediction_backward_passes=0.0,
                     )
                 )
     return folder

@@ -215,6 +215,8 @@ def record(**changes: object) -> Record:
         "backward_passes": 0.0,
         "seconds": 0.25,
         "outcome": "succeeded",
+        "prediction_forward_passes": 1.0,
+        "prediction_backward_passes": 0.0,
     }
     return Record(**(values | changes))  # type: ignore[arg-type]
 

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -129,6 +130,36 @@ def test_numbers_of_one_record(tmp_path: Path) -> None:
     assert found.margin_original == pytest.approx(1.95)  # 1.0 against -1.0 + 0.05
     assert found.margin_adversarial == pytest.approx(-0.05)
     assert found.message == ""
+
+
+def test_a_prediction_costs_what_the_first_answer_did(tmp_path: Path) -> None:
+    """An attack's texts begin alike and share work: that is no cheaper prediction."""
+
+    class Sharing(LexiconClassifier):
+        def logits(self, texts: Sequence[Fields]) -> torch.Tensor:
+            before = self.defense.cost.forward
+            found = super().logits(texts)
+            self.defense.cost.forward = before + (1.0 if len(texts) == 1 else 0.1 * len(texts))
+            return found
+
+    class Asking(FunctionAttack):
+        def perturb(self, victim: Any, fields: Fields, label: int, seed: int) -> Attempt:
+            victim.logits([fields] * 20)
+            return Attempt(None, 20)
+
+    with open_store(tmp_path, n=1, **ALONE) as store:
+        evaluate(
+            [System("undefended", Sharing())],
+            Asking(lambda fields: Attempt(None, 20)),
+            [Example(0, ("it is witty",), 1)],
+            store,
+            store.manifests[0],
+        )
+        found = only(store)
+        assert (found.forward_passes, found.model_queries) == (3.0, 21)
+        assert (found.prediction_forward_passes, found.prediction_backward_passes) == (1.0, 0.0)
+        [row] = Results.read(store)[0].summary.rows
+        assert (row.forward_passes, row.costs.prediction) == (1.0, 1.0)
 
 
 def test_margin_is_to_the_best_other_class(tmp_path: Path) -> None:

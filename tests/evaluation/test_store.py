@@ -149,7 +149,7 @@ def test_another_schema(tmp_path: Path) -> None:
         pass
     with sqlite3.connect(tmp_path / "run.sqlite") as connection:
         connection.execute("UPDATE run SET schema_version = 99")
-    with pytest.raises(ConfigError, match=r"expected schema version 2 .* got 99"):
+    with pytest.raises(ConfigError, match=r"expected schema version 3 .* got 99"):
         open_store(tmp_path)
 
 
@@ -359,7 +359,7 @@ def test_the_first_version_of_the_schema(tmp_path: Path) -> None:
         connection.execute("INSERT INTO run VALUES (1, '{}')")
         connection.execute("CREATE TABLE record (task TEXT)")
     for asked in (None, manifest()):
-        with pytest.raises(ConfigError, match=r"expected schema version 2 .* got 1; start the run"):
+        with pytest.raises(ConfigError, match=r"expected schema version 3 .* got 1; start the run"):
             RecordStore(path, asked)
 
 
