@@ -233,6 +233,7 @@ class PrefixClassifier:
             members=self.fitted.members,
             detectors=self.fitted.detectors,
             words=self.fitted.words,
+            vocabulary=self.fitted.vocabulary,
         ).save(folder)
 
     @classmethod

@@ -24,7 +24,8 @@ def ensemble_runs(runs: Sequence[Run], combine: Combine = "mean") -> Run:
 
     Raises:
         ConfigError: there are not two different prefixes, the runs differ in base model, task, in
-            what is read before the prefix, or in synonym clusters, or a method does not allow it.
+            what is read before the prefix, in synonym clusters or in vocabulary, or a method does
+            not allow it.
     """
     prefixes = [prefix for run in runs for prefix in (run.prefix, *run.members)]
     if len({prefix.fingerprint for prefix in prefixes}) != len(prefixes) or len(prefixes) < 2:
@@ -46,6 +47,7 @@ def ensemble_runs(runs: Sequence[Run], combine: Combine = "mean") -> Run:
         members=members,
         detectors=first.detectors,
         words=first.words,
+        vocabulary=first.vocabulary,
     )
 
 
@@ -56,6 +58,7 @@ def check_alike(runs: Sequence[Run]) -> None:
         ("task", [run.task.to_dict() for run in runs]),
         ("defences before the prefix", [_outer(run) for run in runs]),
         ("synonym clusters", [run.synonyms for run in runs]),
+        ("vocabulary", [run.vocabulary and run.vocabulary.fingerprint for run in runs]),
     ):
         for number, value in enumerate(values):
             if value != values[0]:

@@ -1,10 +1,9 @@
 """A run directory: what training and fitting leave behind, and what everything else starts from.
 
 ``run.json`` (task, base model, default defence, measurements), ``prefix.safetensors`` and, once
-fitted, ``subspaces.safetensors``, ``synonyms.json``, ``words.safetensors`` and
-``detectors.safetensors``. Where several
-prefixes were put together, the others are in ``members/``. ``zoo:NAME`` names a run that comes with
-the package.
+fitted, ``subspaces.safetensors``, ``synonyms.json``, ``vocabulary.json``, ``words.safetensors`` and
+``detectors.safetensors``. Where several prefixes were put together, the others are in ``members/``.
+``zoo:NAME`` names a run that comes with the package.
 """
 
 from __future__ import annotations
@@ -22,12 +21,14 @@ from robust_prefix.prefixes import PREFIX_FILE, Prefix
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Task
+from robust_prefix.vocabulary import Vocabulary
 from robust_prefix.word_scores import WordScores
 
 ZOO = Path(__file__).parent / "zoo"
 RUN_FILE = "run.json"
 SUBSPACES_FILE = "subspaces.safetensors"
 SYNONYMS_FILE = "synonyms.json"
+VOCABULARY_FILE = "vocabulary.json"
 DETECTORS_FILE = "detectors.safetensors"
 WORDS_FILE = "words.safetensors"
 MEMBERS_FOLDER = "members"
@@ -47,6 +48,7 @@ class Run:
         members: the other prefixes of an ensemble; see ``robust_prefix.defenses.Ensemble``.
         detectors: None until fitted.
         words: scores of words; None until fitted.
+        vocabulary: the words of the training texts; None until counted.
     """
 
     task: Task
@@ -58,6 +60,7 @@ class Run:
     members: tuple[Prefix, ...] = ()
     detectors: Detectors | None = None
     words: WordScores | None = None
+    vocabulary: Vocabulary | None = None
 
     @property
     def fitted(self) -> Fitted:
@@ -68,6 +71,7 @@ class Run:
             members=self.members,
             detectors=self.detectors,
             words=self.words,
+            vocabulary=self.vocabulary,
         )
 
     def save(self, folder: str | Path) -> None:
@@ -82,6 +86,8 @@ class Run:
             self.subspaces.save(folder / SUBSPACES_FILE)
         if self.synonyms is not None:
             self.synonyms.save(folder / SYNONYMS_FILE)
+        if self.vocabulary is not None:
+            self.vocabulary.save(folder / VOCABULARY_FILE)
         if self.detectors is not None:
             self.detectors.save(folder / DETECTORS_FILE)
         if self.words is not None:
@@ -118,6 +124,7 @@ class Run:
         values = read_json(folder / RUN_FILE)
         subspaces_file, synonyms_file = folder / SUBSPACES_FILE, folder / SYNONYMS_FILE
         detectors_file, words_file = folder / DETECTORS_FILE, folder / WORDS_FILE
+        vocabulary_file = folder / VOCABULARY_FILE
         try:
             task = Task.from_dict(values["task"], data_dir=data_dir)
             defense, measurements = values["defense"], values["measurements"]
@@ -138,6 +145,7 @@ class Run:
             ),
             detectors=Detectors.load(detectors_file) if detectors_file.is_file() else None,
             words=WordScores.load(words_file) if words_file.is_file() else None,
+            vocabulary=Vocabulary.load(vocabulary_file) if vocabulary_file.is_file() else None,
         )
 
 

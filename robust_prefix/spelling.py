@@ -4,13 +4,18 @@ A noisy channel (Kernighan, Church, Gale, COLING 1990): of the words that a few 
 one likeliest beside its neighbours, times how likely the edits are. Words and pairs of words, and
 how often each is written, come with SymSpell. American spellings that its list lacks, in
 ``american.txt``, count as often as the British ones beside them.
+
+Where the words of a task are known, it is likelier that one of them was meant than another of the
+list, and a listed word that the task's texts never had may be a slip for one that they have.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib import resources
+
+from robust_prefix.vocabulary import Vocabulary
 
 NOT = "n't"
 """As the Penn Treebank, and the corpora made of it, write it: a word by itself."""
@@ -30,16 +35,20 @@ _PAIR_SCALE = 64  # SymSpell's counts of pairs are this many times those of its 
 _PAIR_SHARE = 0.6  # the weight of pairs in how likely a word is beside another
 _STRANGE, _STRANGE_LETTER = 4.0, 2.8  # how unlikely a word of no list is, a name say (log)
 _ANY_LETTER = math.log(52)  # a letter that was put in may be any, small or capital
+_TASK_SHARE = 0.8  # the weight of a task's own words in how likely a word is
+_SLIP = 3.0  # how unlikely a listed word that the task never had is a slip (log)
+_TWICE = 2  # a word that a task has and the list has not is none by mistake
 
 
 class Speller:
-    """Words as the English list has them.
+    """Words as the English list has them, and a task's texts.
 
     Args:
         max_edits: letters that a correction may add, drop, change or swap.
+        vocabulary: the words of the task; the list's alone where not given.
     """
 
-    def __init__(self, max_edits: int) -> None:
+    def __init__(self, max_edits: int, vocabulary: Vocabulary | None = None) -> None:
         from symspellpy import SymSpell
         from symspellpy.editdistance import DistanceAlgorithm, EditDistance
 
@@ -57,14 +66,23 @@ class Speller:
         for line in american.read_text(encoding="utf-8").splitlines():
             word, british = line.split()
             self._checker.create_dictionary_entry(word, self._checker.words[british])
-        self._total = math.log(sum(self._checker.words.values()))
+        self._listed = dict(self._checker.words)
+        self._total = math.log(sum(self._listed.values()))
+        self._vocabulary = vocabulary
+        if vocabulary is not None:
+            for word, count in vocabulary.counts.items():
+                if count >= _TWICE and word not in self._listed:
+                    self._checker.create_dictionary_entry(word, count)
         # An attack asks about texts that differ in few words: the same come again and again.
         self.correction = lru_cache(maxsize=2**16)(self._correction)
         self._candidates = lru_cache(maxsize=2**14)(self._find_candidates)
 
     def knows(self, word: str) -> bool:
         """Whether a word, in small letters, stands as it is."""
-        return word in self._checker.words or word in _BRACKETS
+        if word in _BRACKETS:
+            return True
+        seen = self._vocabulary is None or word in self._vocabulary.counts
+        return seen and word in self._checker.words
 
     def negates(self, word: str, left: str) -> bool:
         """Whether a word is meant to be ``n't``, mistyped by one edit.
@@ -104,6 +122,8 @@ class Speller:
             return word
         candidates = self._candidates(typed)
         least = self._log_share(typed)
+        if typed in self._checker.words:
+            least += _SLIP + self._log_beside(left, typed) + self._log_beside(typed, right)
         if capital is not None:
             explain = [one for one in candidates if _explains(one[0], word, capital, uncased)]
             if explain or self._max_edits == 1:  # of two edits the capital may be either
@@ -129,25 +149,28 @@ class Speller:
 
     def _log_share(self, word: str) -> float:
         """Of all words written; of a word of no list a guess, the smaller the longer it is."""
-        count = self._checker.words.get(word)
-        if count is None:
-            return -_STRANGE - _STRANGE_LETTER * len(word)
-        return math.log(count) - self._total
+        listed = self._listed.get(word, 0) / math.exp(self._total)
+        if self._vocabulary is None:
+            share = listed
+        else:
+            seen = self._vocabulary.counts.get(word, 0) / self._vocabulary.total
+            share = (1 - _TASK_SHARE) * listed + _TASK_SHARE * seen
+        return math.log(share) if share else -_STRANGE - _STRANGE_LETTER * len(word)
 
     def _log_beside(self, first: str, second: str) -> float:
         """How much likelier each of two words is beside the other than elsewhere."""
-        words = self._checker.words
+        words = self._listed
         if first not in words or second not in words:
             return 0.0
-        expected = words[first] * math.exp(self._log_share(second))
+        expected = words[first] * words[second] / math.exp(self._total)
         pair = self._checker.bigrams.get(f"{first} {second}", 0) / _PAIR_SCALE
         return math.log(1 - _PAIR_SHARE + _PAIR_SHARE * pair / expected)
 
 
-@cache
-def english(max_edits: int) -> Speller:
+@lru_cache(maxsize=8)
+def english(max_edits: int, vocabulary: Vocabulary | None = None) -> Speller:
     """The speller of so many edits, read once."""
-    return Speller(max_edits)
+    return Speller(max_edits, vocabulary)
 
 
 def _log_cost(word: str, typed: str, edits: int) -> float:

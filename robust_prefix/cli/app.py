@@ -14,6 +14,7 @@ from robust_prefix.cli import (
     detect,
     ensemble,
     fit_detectors,
+    fit_spelling,
     fit_subspaces,
     fit_synonyms,
     fit_word_scores,
@@ -37,6 +38,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("fit-subspaces")(fit_subspaces.fit)
 app.command("fit-synonyms")(fit_synonyms.fit)
+app.command("fit-spelling")(fit_spelling.fit)
 app.command("fit-word-scores")(fit_word_scores.fit)
 app.command("fit-detectors")(fit_detectors.fit)
 app.command("import-peft")(peft.import_peft)

@@ -62,7 +62,7 @@ def average(
     before = build_defense(first.defense, first.fitted)
     readers = (TextDefense, MaskedVote, NoDefense)
     reader = before if all(isinstance(part, readers) for part in layers(before)) else NoDefense()
-    run = measured_run(backbone, first.task, prefix, defense=reader, synonyms=first.synonyms)
+    run = measured_run(backbone, first.task, prefix, defense=reader, kept=first.fitted)
     run.save(out)
     clean = run.measurements["clean_accuracy"]
     Console(stderr=True).print(f"{out}: accuracy {describe(clean)} on {clean['split']}")

@@ -150,7 +150,9 @@ def train(
     words = None
     if any(part.name == WordScoresDefense.name for part in parse_composition(defense)):
         words = _words_to_go_on(begun_run, chosen)
-    behind = build_defense(defense, Fitted(synonyms=clusters, words=words))
+    vocabulary = begun_run.vocabulary if begun_run is not None else None
+    fitted = Fitted(synonyms=clusters, words=words, vocabulary=vocabulary)
+    behind = build_defense(defense, fitted)
     beside_words = _checked(behind, defense)
     substitutes = substitutes_from(data_dir) if needs_substitutes(adversary) else None
     for split in chosen.splits:  # a bad row in the test data is to be known before training
@@ -185,8 +187,9 @@ def train(
     )
     if words is not None:  # it was trained beside them, and so they are this prefix's
         words = words.beside(prefix.fingerprint)
-        behind = build_defense(behind.spec, Fitted(synonyms=clusters, words=words))
-    run = measured_run(backbone, chosen, prefix, defense=behind, synonyms=clusters)
+        fitted = dataclasses.replace(fitted, words=words)
+        behind = build_defense(behind.spec, fitted)
+    run = measured_run(backbone, chosen, prefix, defense=behind, kept=fitted)
     dataclasses.replace(run, words=words).save(out)
     clean, parameters = run.measurements["clean_accuracy"], run.measurements["parameters"]
     Console(stderr=True).print(

@@ -24,6 +24,7 @@ from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Fields
+from robust_prefix.vocabulary import Vocabulary
 from robust_prefix.word_scores import WordScores
 
 
@@ -41,6 +42,7 @@ class Fitted:
     members: tuple[Prefix, ...] = ()
     detectors: Detectors | None = None
     words: WordScores | None = None
+    vocabulary: Vocabulary | None = None
 
 
 Config = TypeVar("Config")

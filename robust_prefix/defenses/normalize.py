@@ -7,17 +7,22 @@ with Robust Word Recognition", who train one; here it is SymSpell with its Engli
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from robust_prefix.characters import as_compatible, as_latin
+from robust_prefix.defenses.base import Defense, Fitted
 from robust_prefix.defenses.text import TextDefense
+from robust_prefix.errors import ArtifactError
 from robust_prefix.rewriting import Rewritten
-from robust_prefix.spelling import NOT, english
+from robust_prefix.spelling import NOT, Speller, english
+from robust_prefix.vocabulary import Vocabulary
 
 # Letters, with apostrophes and hyphens inside.
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
@@ -37,21 +42,65 @@ class NormalizeConfig:
             of small letters, by what stands beside them; ``none`` corrects none.
         max_edits: letters that a correction may add, drop, change or swap.
         min_letters: shorter words are not corrected.
+        vocabulary: fingerprint of the words of the training texts that corrections lead to before
+            others, so that a record says which; of those at hand. With ``none`` the English list
+            alone counts.
     """
 
     characters: Literal["latin", "compatible", "keep"] = "latin"
     spelling: Literal["en", "none"] = "en"
     max_edits: int = Field(default=1, ge=1, le=2)
     min_letters: int = Field(default=3, ge=1)
+    vocabulary: str | None = None
 
 
 class Normalize(TextDefense[NormalizeConfig]):
-    """Characters, then spelling. The record of an attack keeps the text as it was."""
+    """Characters, then spelling. The record of an attack keeps the text as it was.
+
+    Args:
+        inner: see ``WrappingDefense``.
+        words: those of the task, where they were counted.
+
+    Raises:
+        ArtifactError: the settings name another vocabulary.
+    """
 
     name = "normalize"
     summary = "writes look-alike characters and misspelt words as usual"
     stage = 0
     config_type = NormalizeConfig
+
+    def __init__(
+        self,
+        inner: Defense[Any] | None = None,
+        words: Vocabulary | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(inner, **settings)
+        asked = self.config.vocabulary
+        if self.config.spelling == "none" or asked == "none":
+            words = None
+        found = None if words is None else words.fingerprint
+        if asked not in (None, "none", found):
+            raise ArtifactError(
+                f"expected the vocabulary {asked} for the defence {self.name!r}, got "
+                f"{found or 'none'}; run robust-prefix fit-spelling on the run, or leave out "
+                "vocabulary="
+            )
+        # In the settings, and so in every record.
+        self.config = dataclasses.replace(self.config, vocabulary=found or asked)
+        self.words = words
+
+    @classmethod
+    def from_settings(
+        cls, settings: Mapping[str, Any], fitted: Fitted, inner: Defense[Any] | None = None
+    ) -> Self:
+        """See ``Defense``."""
+        return cls(inner, fitted.vocabulary, **settings)
+
+    @property
+    def _speller(self) -> Speller:
+        return english(self.config.max_edits, self.words)
 
     def rewrite(self, text: str) -> Rewritten:
         """See ``TextDefense``."""
@@ -77,7 +126,7 @@ class Normalize(TextDefense[NormalizeConfig]):
 
     def _negated(self, rewritten: Rewritten) -> Rewritten:
         """What follows a verb is ``n't`` that was meant to be."""
-        speller = english(self.config.max_edits)
+        speller = self._speller
         words = list(re.finditer(r"\S+", rewritten.text))
         return rewritten.replace(
             [
@@ -89,7 +138,7 @@ class Normalize(TextDefense[NormalizeConfig]):
 
     def _joined(self, rewritten: Rewritten) -> Rewritten:
         """Two neighbours are joined that are rather one word, split."""
-        speller = english(self.config.max_edits)
+        speller = self._speller
         words = list(_FREE.finditer(rewritten.text))
         joined, skip = [], False
         for first, second in pairwise(words):
@@ -103,7 +152,7 @@ class Normalize(TextDefense[NormalizeConfig]):
         return rewritten.replace(joined)
 
     def _corrected(self, rewritten: Rewritten) -> Rewritten:
-        speller = english(self.config.max_edits)
+        speller = self._speller
         text = rewritten.text
         words = [(match.start(), match.end(), match.group()) for match in _WORD.finditer(text)]
         # Where the text begins with a small letter, no word is to begin with a capital.

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from robust_prefix.backbones import Backbone
 from robust_prefix.data import load_split, rows_as_fields
-from robust_prefix.defenses import Defense, NoDefense
+from robust_prefix.defenses import Defense, Fitted, NoDefense
 from robust_prefix.evaluation.statistics import wilson
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.runs import Run
-from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Task
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def measured_run(
     prefix: Prefix,
     max_examples: int = 0,
     defense: Defense[Any] | None = None,
-    synonyms: SynonymClusters | None = None,
+    kept: Fitted | None = None,
 ) -> Run:
     """A run of a newly trained prefix, with its accuracy and its size.
 
@@ -79,18 +78,21 @@ def measured_run(
 
     Args:
         defense: what the prefix was trained behind; the run's default, and in the accuracy.
-        synonyms: kept with the run.
+        kept: what goes into the run of it: synonym clusters and vocabulary, which are the task's;
+            what else is fitted is one prefix's.
         max_examples: measure on the first so many rows only; 0 takes all.
     """
     split = "test" if "test" in task.splits else "dev"
     rows = load_split(task, split)
     if max_examples:
         rows = rows.select(range(min(max_examples, len(rows))))
+    kept = kept or Fitted()
     accuracy = measure_accuracy(PrefixModel(backbone, task, prefix), rows, defense)
     return Run(
         task=task,
         prefix=prefix,
-        synonyms=synonyms,
+        synonyms=kept.synonyms,
+        vocabulary=kept.vocabulary,
         defense=defense.spec if defense is not None else "none",
         measurements={
             "clean_accuracy": {"split": split, **accuracy.to_dict()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -182,3 +183,33 @@ def test_only_a_defence_that_rewrites_text_can_be_trained_behind(
     said = cli("train", "--out", tmp_path / "run", *common, *behind)
     assert said.exit_code == 2
     assert "expected defences that rewrite text" in said.stderr
+
+
+def test_a_prefix_is_trained_behind_a_spelling_of_the_task(
+    cli: Cli, run_dir: Path, tmp_path: Path, model_dir: Path, data_dir: Path
+) -> None:
+    run = Run.load(run_dir)
+    dataclasses.replace(run, defense="normalize").save(run_dir)
+    fitted = cli("fit-spelling", run_dir, "--data-dir", data_dir, "--json")
+    assert fitted.exit_code == 0, fitted.stderr
+    run = Run.load(run_dir)
+    assert run.vocabulary is not None
+    told = json.loads(fitted.stdout)
+    assert (told["words"], told["examples"]) == (len(run.vocabulary.counts), 32)
+    assert f"vocabulary={run.vocabulary.fingerprint}" in run.defense  # the default is renewed
+    common = ("--data-dir", data_dir, *FLOAT32)
+    behind = ("--model", model_dir, "--start", run_dir, "--length", 4, "--epochs", 1)
+    for seed, name in enumerate(("spelt", "other")):
+        given = (*behind, "--defense", "normalize", "--seed", seed)
+        said = cli("train", "--out", tmp_path / name, *common, *given)
+        assert said.exit_code == 0, said.stderr
+    both = (tmp_path / "spelt", tmp_path / "other")
+    said = cli("average", *both, "--out", tmp_path / "mean", *common)
+    assert said.exit_code == 0, said.stderr
+    for name in ("spelt", "mean"):
+        found = Run.load(tmp_path / name)
+        assert found.vocabulary is not None
+        assert found.defense == run.defense
+    said = cli("predict", tmp_path / "mean", *FLOAT32, input="the flim is good\n")
+    assert said.exit_code == 0, said.stderr
+    assert cli("fit-spelling", tmp_path / "nowhere").exit_code == 2

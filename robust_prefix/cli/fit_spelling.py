@@ -1,0 +1,31 @@
+"""``robust-prefix fit-spelling``: which words a run's task is written in."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rich.console import Console
+
+from robust_prefix.cli.common import DataDirOption, JsonOption, RunArgument, command
+from robust_prefix.cli.output import print_json
+
+
+@command
+def fit(run: RunArgument, data_dir: DataDirOption = None, json: JsonOption = False) -> None:
+    """Count the words of a run's training texts, so that normalize corrects to what they say."""
+    from robust_prefix.cli.lexical import renewed
+    from robust_prefix.data import load_split, rows_as_fields
+    from robust_prefix.defenses import Normalize
+    from robust_prefix.runs import Run, run_folder
+    from robust_prefix.vocabulary import Vocabulary
+
+    loaded = Run.load(run, data_dir)
+    texts = rows_as_fields(loaded.task, load_split(loaded.task, "train"))
+    vocabulary = Vocabulary.of(texts, examples=len(texts))
+    fitted = dataclasses.replace(loaded, vocabulary=vocabulary)
+    dataclasses.replace(fitted, defense=renewed(fitted, Normalize.name)).save(run_folder(run))
+    Console(stderr=True).print(
+        f"{run}: {len(vocabulary.counts):,} words of {len(texts):,} training texts"
+    )
+    if json:
+        print_json({"run": run, "words": len(vocabulary.counts), **dict(vocabulary.config)})
