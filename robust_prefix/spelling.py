@@ -67,10 +67,10 @@ class Speller:
             word, british = line.split()
             self._checker.create_dictionary_entry(word, self._checker.words[british])
         self._listed = dict(self._checker.words)
-        self._total = math.log(sum(self._listed.values()))
-        self._vocabulary = vocabulary
-        if vocabulary is not None:
-            for word, count in vocabulary.counts.items():
+        self._total = sum(self._listed.values())
+        self._vocabulary = vocabulary if vocabulary is not None and vocabulary.counts else None
+        if self._vocabulary is not None:
+            for word, count in self._vocabulary.counts.items():
                 if count >= _TWICE and word not in self._listed:
                     self._checker.create_dictionary_entry(word, count)
         # An attack asks about texts that differ in few words: the same come again and again.
@@ -149,7 +149,7 @@ class Speller:
 
     def _log_share(self, word: str) -> float:
         """Of all words written; of a word of no list a guess, the smaller the longer it is."""
-        listed = self._listed.get(word, 0) / math.exp(self._total)
+        listed = self._listed.get(word, 0) / self._total
         if self._vocabulary is None:
             share = listed
         else:
@@ -162,7 +162,7 @@ class Speller:
         words = self._listed
         if first not in words or second not in words:
             return 0.0
-        expected = words[first] * words[second] / math.exp(self._total)
+        expected = words[first] * words[second] / self._total
         pair = self._checker.bigrams.get(f"{first} {second}", 0) / _PAIR_SCALE
         return math.log(1 - _PAIR_SHARE + _PAIR_SHARE * pair / expected)
 

@@ -49,6 +49,12 @@ def test_words_that_the_task_has_stay(text: str) -> None:
     assert OF_THE_TASK.rewrite(text).text == text
 
 
+def test_a_task_without_words_has_the_list_alone() -> None:
+    nothing = Normalize(words=Vocabulary.of([("123 !",)]))
+    for text in ("a boring dll", "a tory of a son", "like wasabi"):
+        assert nothing.rewrite(text).text == ENGLISH.rewrite(text).text
+
+
 def test_a_record_names_its_vocabulary() -> None:
     fitted = Fitted(vocabulary=VOCABULARY)
     built = build_defense("normalize", fitted)
