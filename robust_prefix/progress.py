@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Advance]:
         done: steps that a resumed run need not do again; they do not count for the time left.
     """
     console = Console(file=sys.stderr)
-    if console.is_terminal:
+    if console.is_terminal and multiprocessing.parent_process() is None:  # one screen, one bar
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -88,6 +88,8 @@ class Run:
             self.synonyms.save(folder / SYNONYMS_FILE)
         if self.vocabulary is not None:
             self.vocabulary.save(folder / VOCABULARY_FILE)
+        else:  # of a run that was here before: normalize would go by it
+            (folder / VOCABULARY_FILE).unlink(missing_ok=True)
         if self.detectors is not None:
             self.detectors.save(folder / DETECTORS_FILE)
         if self.words is not None:

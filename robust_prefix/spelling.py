@@ -79,10 +79,8 @@ class Speller:
 
     def knows(self, word: str) -> bool:
         """Whether a word, in small letters, stands as it is."""
-        if word in _BRACKETS:
-            return True
         seen = self._vocabulary is None or word in self._vocabulary.counts
-        return seen and word in self._checker.words
+        return word in _BRACKETS or (seen and word in self._checker.words)
 
     def negates(self, word: str, left: str) -> bool:
         """Whether a word is meant to be ``n't``, mistyped by one edit.
@@ -93,7 +91,7 @@ class Speller:
         """
         lower = word.lower()
         meant = lower.strip(_PUNCTUATION) == NOT  # and a comma after it is no edit
-        if left.lower() not in _NEGATED or self.knows(lower) or meant:
+        if left.lower() not in _NEGATED or self._is_word(lower) or meant:
             return False
         return self._distance.compare(word, NOT, 1) == 1
 
@@ -103,7 +101,16 @@ class Speller:
         known = self.knows(one) and self.knows(two)
         if known or len(both) < 3 or not both.isalpha() or both not in self._checker.words:
             return False
-        return self._log_share(both) > self._log_share(one) + self._log_share(two)
+        likely = self._log_share(both)
+        if self._is_word(one) and self._is_word(two):  # though the task never had one of them
+            if not self.knows(both):
+                return False
+            likely -= _SLIP
+        return likely > self._log_share(one) + self._log_share(two)
+
+    def _is_word(self, word: str) -> bool:
+        """Whether it is one, in the task or not."""
+        return word in self._checker.words or word in _BRACKETS
 
     def _correction(self, word: str, left: str, right: str, uncased: bool) -> str:
         """What was meant by a word of letters alone: the same, or another.
@@ -118,11 +125,14 @@ class Speller:
         """
         typed = word.lower()
         capital = _stray_capital(word, uncased)
-        if self.knows(typed) and capital in (None, 0):  # a name may be a word, too
+        if capital == 0 and self._is_word(typed):  # a name may be a word, too
+            return word
+        if capital is None and self.knows(typed):
             return word
         candidates = self._candidates(typed)
         least = self._log_share(typed)
-        if typed in self._checker.words:
+        if self._is_word(typed):  # but none of the task: a slip for one that is, if any
+            candidates = [one for one in candidates if self.knows(one[0])]
             least += _SLIP + self._log_beside(left, typed) + self._log_beside(typed, right)
         if capital is not None:
             explain = [one for one in candidates if _explains(one[0], word, capital, uncased)]
@@ -167,7 +177,7 @@ class Speller:
         return math.log(1 - _PAIR_SHARE + _PAIR_SHARE * pair / expected)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def english(max_edits: int, vocabulary: Vocabulary | None = None) -> Speller:
     """The speller of so many edits, read once."""
     return Speller(max_edits, vocabulary)

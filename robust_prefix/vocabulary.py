@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +33,26 @@ class Vocabulary:
 
     @classmethod
     def of(cls, texts: Iterable[Fields], **config: Any) -> Self:
-        """The words of all columns of ``texts``."""
-        return cls(word_counts(texts), config)
+        """The words of all columns of ``texts``; a text that comes again, such as a premise of
+        several hypotheses, counts once."""
+        distinct = dict.fromkeys(text for fields in texts for text in fields)
+        return cls(word_counts((text,) for text in distinct), config)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and other.fingerprint == self.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def written(self, usual: Callable[[str], str]) -> Vocabulary:
+        """The words with each character as ``usual`` writes it; those that come to the same are
+        counted together."""
+        if all(word.isascii() for word in self.counts):
+            return self
+        counts: Counter[str] = Counter()
+        for word, count in self.counts.items():
+            counts["".join(map(usual, word)).lower()] += count
+        return Vocabulary(counts, self.config)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -67,13 +86,17 @@ class Vocabulary:
             ArtifactError: the file is missing, damaged or something else.
         """
         values = read_json(path)
-        words = values.get("words")
-        if (values.get("kind"), values.get("version")) != ("vocabulary", _FORMAT) or not (
-            isinstance(words, dict)
+        known = isinstance(values, dict) and values.get("kind") == "vocabulary"
+        words, config = (values.get(key) if known else None for key in ("words", "config"))
+        if not (
+            known
+            and values.get("version") == _FORMAT
+            and isinstance(words, dict)
+            and isinstance(config, dict)
             and all(type(count) is int and count > 0 for count in words.values())
         ):
             raise ArtifactError(
                 f"expected a vocabulary of version {_FORMAT} in {path}, got something else; "
                 "run robust-prefix fit-spelling again"
             )
-        return cls(words, values.get("config", {}))
+        return cls(words, config)

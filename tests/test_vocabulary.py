@@ -17,9 +17,8 @@ from robust_prefix.runs import Run
 from robust_prefix.tasks import Task
 from robust_prefix.vocabulary import Vocabulary
 
-TEXTS = [("the gripping story of a dull family",)] * 30 + [
-    ("wasabi , less lazy than soapdish",)
-] * 2
+FAMILY, NAMES = "the gripping story of a dull family", "wasabi , less lazy than soapdish"
+TEXTS = [(f"{FAMILY} {n}",) for n in range(30)] + [(f"{NAMES} {n}",) for n in range(2)]
 VOCABULARY = Vocabulary.of(TEXTS, examples=len(TEXTS))
 ENGLISH, OF_THE_TASK = Normalize(), Normalize(words=VOCABULARY)
 
@@ -47,6 +46,35 @@ def test_a_word_of_the_task_was_meant(attacked: str, english: str, expected: str
 @given(st.lists(st.sampled_from(sorted(VOCABULARY.counts)), max_size=8).map(" ".join))
 def test_words_that_the_task_has_stay(text: str) -> None:
     assert OF_THE_TASK.rewrite(text).text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("a film by Mark", id="a name in a text of small letters"),
+        pytest.param("he does not have, it is nut", id="no n't"),
+        pytest.param("he stood in st", id="two words are two"),
+        pytest.param("the eye opener", id="two words that are one of the list"),
+    ],
+)
+def test_what_the_task_never_had_stays_where_nothing_is_near(text: str) -> None:
+    assert OF_THE_TASK.rewrite(text).text == ENGLISH.rewrite(text).text == text
+
+
+def test_words_are_looked_up_as_they_are_written() -> None:
+    seen = Vocabulary({"na\u00efve": 5, "naive": 1, "caf\u00e9": 3})
+    latin = Normalize(words=seen)
+    assert latin.rewrite("a na\u00efve caf\u00e9").text == "a naive cafe"
+    assert latin.words is not None
+    assert dict(latin.words.counts) == {"naive": 6, "cafe": 3}
+    assert f"vocabulary={seen.fingerprint}" in latin.spec
+    assert Normalize(words=seen, characters="keep").words is seen
+
+
+def test_a_text_that_comes_again_counts_once() -> None:
+    pairs = [("a man on a motorcyle", hypothesis) for hypothesis in ("he rides", "he sleeps")]
+    assert Vocabulary.of(pairs).counts["motorcyle"] == 1
+    assert Vocabulary.of(pairs) == Vocabulary.of([*pairs[:1], ("he sleeps",)])
 
 
 def test_a_task_without_words_has_the_list_alone() -> None:
@@ -85,11 +113,13 @@ def test_what_was_saved_is_read_again(tmp_path: Path) -> None:
     [
         {},
         {"kind": "synonyms", "version": 1, "words": {"film": "movie"}},
-        {"kind": "vocabulary", "version": 2, "words": {"film": 1}},
-        {"kind": "vocabulary", "version": 1, "words": ["film"]},
-        {"kind": "vocabulary", "version": 1, "words": {"film": 0}},
-        {"kind": "vocabulary", "version": 1, "words": {"film": "often"}},
-        {"kind": "vocabulary", "version": 1, "words": {"film": True}},
+        [],
+        {"kind": "vocabulary", "version": 1, "words": {"film": 1}, "config": None},
+        {"kind": "vocabulary", "version": 2, "words": {"film": 1}, "config": {}},
+        {"kind": "vocabulary", "version": 1, "words": ["film"], "config": {}},
+        {"kind": "vocabulary", "version": 1, "words": {"film": 0}, "config": {}},
+        {"kind": "vocabulary", "version": 1, "words": {"film": "often"}, "config": {}},
+        {"kind": "vocabulary", "version": 1, "words": {"film": True}, "config": {}},
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, values: object) -> None:

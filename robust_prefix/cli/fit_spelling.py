@@ -16,12 +16,18 @@ def fit(run: RunArgument, data_dir: DataDirOption = None, json: JsonOption = Fal
     from robust_prefix.cli.lexical import renewed
     from robust_prefix.data import load_split, rows_as_fields
     from robust_prefix.defenses import Normalize
+    from robust_prefix.errors import InputError
     from robust_prefix.runs import Run, run_folder
     from robust_prefix.vocabulary import Vocabulary
 
     loaded = Run.load(run, data_dir)
     texts = rows_as_fields(loaded.task, load_split(loaded.task, "train"))
     vocabulary = Vocabulary.of(texts, examples=len(texts))
+    if not vocabulary.counts:
+        raise InputError(
+            f"expected words in the training texts of {loaded.task.name!r}, got none in "
+            f"{len(texts)}; see its column {loaded.task.columns[0]!r}"
+        )
     fitted = dataclasses.replace(loaded, vocabulary=vocabulary)
     dataclasses.replace(fitted, defense=renewed(fitted, Normalize.name)).save(run_folder(run))
     Console(stderr=True).print(

@@ -46,6 +46,10 @@ def substitutes_from(
     return synonyms(data_dir, sources or SOURCES)
 
 
+_FITTED = ("table", "limit", "vocabulary")
+"""Settings that say what was fitted."""
+
+
 def renewed(run: Run, name: str) -> str:
     """The run's default defence; where the one called ``name`` is part of it, with what the run has
     fitted for it now."""
@@ -55,5 +59,10 @@ def renewed(run: Run, name: str) -> str:
     parts = parse_composition(run.defense)
     if all(part.name != name for part in parts):
         return run.defense
-    anew = (str(Spec(name) if part.name == name else part) for part in parts)
+    anew = (
+        str(Spec(name, {k: v for k, v in part.settings.items() if k not in _FITTED}))
+        if part.name == name
+        else str(part)
+        for part in parts
+    )
     return build_defense("+".join(anew), run.fitted).spec

@@ -150,7 +150,9 @@ def train(
     words = None
     if any(part.name == WordScoresDefense.name for part in parse_composition(defense)):
         words = _words_to_go_on(begun_run, chosen)
-    vocabulary = begun_run.vocabulary if begun_run is not None else None
+    vocabulary = None
+    if begun_run is not None and begun_run.task.name == chosen.name:
+        vocabulary = begun_run.vocabulary
     fitted = Fitted(synonyms=clusters, words=words, vocabulary=vocabulary)
     behind = build_defense(defense, fitted)
     beside_words = _checked(behind, defense)
@@ -226,6 +228,7 @@ def _checked(behind: Defense[Any], given: str) -> WordScoresDefense | None:
     from robust_prefix.defenses import (
         MaskedVote,
         NoDefense,
+        Synonyms,
         TextDefense,
         WordScoresDefense,
         layers,
@@ -239,6 +242,11 @@ def _checked(behind: Defense[Any], given: str) -> WordScoresDefense | None:
         raise ConfigError(
             "expected defences that rewrite text (normalize, synonyms), word-scores or "
             f"masked-vote, got {given!r}; others do not change what a prefix is trained on"
+        )
+    if any(isinstance(part, Synonyms) and part.config.shuffled is not None for part in parts):
+        raise ConfigError(
+            f"expected synonyms as they were fitted to train behind, got {given!r}; leave out "
+            "shuffled="
         )
     found = [part for part in parts if isinstance(part, WordScoresDefense)]
     if not found:

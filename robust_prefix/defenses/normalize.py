@@ -2,14 +2,15 @@
 
 Invisible characters, look-alikes and reorderings: Boucher et al., IEEE S&P 2022, "Bad Characters".
 A spell checker before the classifier: Pruthi et al., ACL 2019, "Combating Adversarial Misspellings
-with Robust Word Recognition", who train one; here it is SymSpell with its English frequency list.
+with Robust Word Recognition", who train one; here it is SymSpell with its English frequency list,
+and the words of the task where they were counted.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, Literal, Self
 
@@ -38,8 +39,9 @@ class NormalizeConfig:
         characters: ``latin`` writes every look-alike of a Latin letter as that letter, accents
             included; ``compatible`` only does away with compatibility forms and what is invisible,
             which is lossless for every script; ``keep`` changes none.
-        spelling: ``en`` corrects words that the English list lacks, or with a capital in the midst
-            of small letters, by what stands beside them; ``none`` corrects none.
+        spelling: ``en`` corrects words that the English list lacks, or the task where its words
+            were counted, and those with a capital in the midst of small letters, by what stands
+            beside them; ``none`` corrects none.
         max_edits: letters that a correction may add, drop, change or swap.
         min_letters: shorter words are not corrected.
         vocabulary: fingerprint of the words of the training texts that corrections lead to before
@@ -90,6 +92,8 @@ class Normalize(TextDefense[NormalizeConfig]):
         # In the settings, and so in every record.
         self.config = dataclasses.replace(self.config, vocabulary=found or asked)
         self.words = words
+        if words is not None and self.config.characters != "keep":
+            self.words = words.written(self._usual)  # as texts are when they are looked up
 
     @classmethod
     def from_settings(
@@ -113,10 +117,14 @@ class Normalize(TextDefense[NormalizeConfig]):
             rewritten = self._corrected(rewritten)
         return rewritten
 
+    @property
+    def _usual(self) -> Callable[[str], str]:
+        return as_latin if self.config.characters == "latin" else as_compatible
+
     def _plain_characters(self, rewritten: Rewritten) -> Rewritten:
         if rewritten.text.isascii():
             return rewritten
-        usual = as_latin if self.config.characters == "latin" else as_compatible
+        usual = self._usual
         changed = []
         for place, character in enumerate(rewritten.text):
             plain = usual(character)

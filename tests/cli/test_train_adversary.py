@@ -148,6 +148,7 @@ def test_word_scores_are_fitted_and_used(
     for spec, message in (
         ("word-scores+masked-vote", "leave masked-vote out"),
         ("word-scores(shuffled=1)", "leave out shuffled="),
+        ("synonyms(shuffled=1)", "leave out shuffled="),
     ):
         wrong = cli(*training, "--defense", spec)
         assert (wrong.exit_code, len(wrong.stderr.splitlines())) == (2, 1)
@@ -189,7 +190,7 @@ def test_a_prefix_is_trained_behind_a_spelling_of_the_task(
     cli: Cli, run_dir: Path, tmp_path: Path, model_dir: Path, data_dir: Path
 ) -> None:
     run = Run.load(run_dir)
-    dataclasses.replace(run, defense="normalize").save(run_dir)
+    dataclasses.replace(run, defense="normalize(min_letters=2)").save(run_dir)
     fitted = cli("fit-spelling", run_dir, "--data-dir", data_dir, "--json")
     assert fitted.exit_code == 0, fitted.stderr
     run = Run.load(run_dir)
@@ -197,10 +198,11 @@ def test_a_prefix_is_trained_behind_a_spelling_of_the_task(
     told = json.loads(fitted.stdout)
     assert (told["words"], told["examples"]) == (len(run.vocabulary.counts), 32)
     assert f"vocabulary={run.vocabulary.fingerprint}" in run.defense  # the default is renewed
+    assert "min_letters=2" in run.defense  # and keeps what else it says
     common = ("--data-dir", data_dir, *FLOAT32)
     behind = ("--model", model_dir, "--start", run_dir, "--length", 4, "--epochs", 1)
     for seed, name in enumerate(("spelt", "other")):
-        given = (*behind, "--defense", "normalize", "--seed", seed)
+        given = (*behind, "--defense", "normalize(min_letters=2)", "--seed", seed)
         said = cli("train", "--out", tmp_path / name, *common, *given)
         assert said.exit_code == 0, said.stderr
     both = (tmp_path / "spelt", tmp_path / "other")
@@ -212,4 +214,11 @@ def test_a_prefix_is_trained_behind_a_spelling_of_the_task(
         assert found.defense == run.defense
     said = cli("predict", tmp_path / "mean", *FLOAT32, input="the flim is good\n")
     assert said.exit_code == 0, said.stderr
+    dataclasses.replace(found, vocabulary=None, defense="none").save(tmp_path / "mean")
+    assert Run.load(tmp_path / "mean").vocabulary is None  # of the run that was there
     assert cli("fit-spelling", tmp_path / "nowhere").exit_code == 2
+    for split in (data_dir / "sst2").iterdir():
+        split.write_text("text,label\n1 2 3,0\n4 5 6,1\n")
+    empty = cli("fit-spelling", tmp_path / "spelt", "--data-dir", data_dir)
+    assert (empty.exit_code, len(empty.stderr.splitlines())) == (2, 1)
+    assert "expected words in the training texts" in empty.stderr
