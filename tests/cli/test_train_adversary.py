@@ -217,8 +217,10 @@ def test_a_prefix_is_trained_behind_a_spelling_of_the_task(
     dataclasses.replace(found, vocabulary=None, defense="none").save(tmp_path / "mean")
     assert Run.load(tmp_path / "mean").vocabulary is None  # of the run that was there
     assert cli("fit-spelling", tmp_path / "nowhere").exit_code == 2
+    (tmp_path / "numbers" / "sst2").mkdir(parents=True)
     for split in (data_dir / "sst2").iterdir():
-        split.write_text("text,label\n1 2 3,0\n4 5 6,1\n")
-    empty = cli("fit-spelling", tmp_path / "spelt", "--data-dir", data_dir)
+        copy = tmp_path / "numbers" / "sst2" / split.name
+        copy.write_text("text,label\n1 2 3,0\n4 5 6,1\n")
+    empty = cli("fit-spelling", tmp_path / "spelt", "--data-dir", tmp_path / "numbers")
     assert (empty.exit_code, len(empty.stderr.splitlines())) == (2, 1)
     assert "expected words in the training texts" in empty.stderr
