@@ -69,9 +69,8 @@ def test_each_part_is_left_out_in_turn(
         low, high = each["gain"]["interval"]
         assert low <= each["gain"]["value"] <= high
         assert 0 <= each["p_value"] <= 1
-    normalize, projection = (each["cost"] for each in told["parts"])
-    assert normalize == pytest.approx(0, abs=0.1)
-    assert projection > 0.1  # the plain classifier shares work among texts that begin alike
+    # neither adds a pass to a prediction, though the attack on the plain classifier is cheaper
+    assert [each["cost"] for each in told["parts"]] == [pytest.approx(0, abs=0.01)] * 2
     assert "left out" in said.stderr
 
 
