@@ -58,7 +58,7 @@ def check_alike(runs: Sequence[Run]) -> None:
         ("task", [run.task.to_dict() for run in runs]),
         ("defences before the prefix", [_outer(run) for run in runs]),
         ("synonym clusters", [run.synonyms for run in runs]),
-        ("vocabulary", [run.vocabulary and run.vocabulary.fingerprint for run in runs]),
+        ("vocabulary", [run.vocabulary for run in runs]),
     ):
         for number, value in enumerate(values):
             if value != values[0]:
