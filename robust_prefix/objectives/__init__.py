@@ -49,7 +49,8 @@ def build_adversary(
 ) -> InTurn | None:
     """Adversaries from their names and settings, such as ``freelb(radius=0.2)``; none for ``none``.
 
-    Several with ``+`` between them take turns, a minibatch each.
+    Several with ``+`` between them take turns, a minibatch each; one that is named twice has two
+    turns.
 
     Args:
         substitutes: the word lists that ``substitution`` draws synonyms from.
@@ -59,11 +60,15 @@ def build_adversary(
     Raises:
         ConfigError: a name or a setting is unknown, or word lists are needed and not given.
     """
-    parts = [
-        chosen.from_settings(spec.settings, prompter, substitutes, reader)
-        for spec, chosen in _classes(text)
-    ]
-    return InTurn(parts) if parts else None
+    made: dict[str, Adversary[Any]] = {}
+    turns = []
+    for spec, chosen in _classes(text):
+        part = made.get(str(spec))
+        if part is None:
+            part = chosen.from_settings(spec.settings, prompter, substitutes, reader)
+            made[str(spec)] = part
+        turns.append(part)
+    return InTurn(turns) if turns else None
 
 
 def needs_substitutes(text: str) -> bool:

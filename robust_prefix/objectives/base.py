@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ class Minibatch:
         losses: of prompts, one an example ``(batch,)``: cross-entropy over the label words under
             the prefix as it is, which receives no gradient.
         embed: prompts of texts, one an example or several times as many in the same order.
+        scores: of the classes, for the clean prompts, float32 ``(batch, classes)``.
+        ask: class scores of texts by the model alone, float32 ``(texts, classes)``; of any texts.
         words: the scores of words that stand beside the model, those of each example; empty where
             none do.
     """
@@ -70,6 +73,8 @@ class Minibatch:
     step: int
     losses: Callable[[Prompts], Tensor]
     embed: Callable[[Sequence[Fields]], Prompts]
+    scores: Tensor
+    ask: Callable[[Sequence[Fields]], Tensor]
     words: Sequence[WordScores] = ()
 
     def slopes(self, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
@@ -125,9 +130,16 @@ class Adversary(ABC, Generic[Config]):
     def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
         """Harder versions of the minibatch; the loss is the mean over them."""
 
+    def state(self) -> dict[str, Any]:
+        """What it has learned of the model so far, as JSON holds it; here nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state`; here there is nothing to restore."""
+
 
 class InTurn:
-    """Adversaries that take turns, a minibatch each."""
+    """Adversaries that take turns, a minibatch each; one may have several."""
 
     def __init__(self, parts: Sequence[Adversary[Any]]) -> None:
         self.parts = tuple(parts)
@@ -135,6 +147,31 @@ class InTurn:
     def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
         """See ``Adversary``: what the one makes of it whose turn it is."""
         return self.parts[minibatch.step % len(self.parts)].perturb(minibatch, seed)
+
+    def state(self) -> dict[str, Any]:
+        """See ``Adversary``; that of each."""
+        return {"parts": [part.state() for part in dict.fromkeys(self.parts)]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See ``Adversary``."""
+        for part, found in zip(dict.fromkeys(self.parts), state["parts"], strict=True):
+            part.restore(found)
+
+
+class _AdversaryState(nn.Module):
+    """Puts what an adversary has learned into checkpoints, which hold tensors alone: as the bytes
+    of JSON."""
+
+    def __init__(self, adversary: Adversary[Any] | InTurn) -> None:
+        super().__init__()
+        self._adversary = adversary
+
+    def get_extra_state(self) -> Tensor:
+        state = json.dumps(self._adversary.state()).encode()
+        return torch.frombuffer(bytearray(state), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self._adversary.restore(json.loads(state.cpu().numpy().tobytes()))
 
 
 class PrefixObjective(nn.Module):
@@ -175,6 +212,7 @@ class PrefixObjective(nn.Module):
         if adversary is not None:
             # In the checkpoints, so that a resumed run meets the very same adversaries.
             self.register_buffer("minibatches", torch.zeros((), dtype=torch.long))
+            self.adversary_state = _AdversaryState(adversary)
 
     def forward(
         self,
@@ -205,7 +243,7 @@ class PrefixObjective(nn.Module):
             loss, scores = self._loss(backbone, clean, labels, learned)
         if adversary is not None and index is not None:
             harder = adversary.perturb(
-                self._minibatch(backbone, clean, labels, index, learned), self._seed
+                self._minibatch(backbone, clean, labels, index, learned, scores), self._seed
             )
             self.get_buffer("minibatches").add_(1)
             adversarial = [self._loss(backbone, prompts, labels, learned)[0] for prompts in harder]
@@ -241,6 +279,7 @@ class PrefixObjective(nn.Module):
         labels: Tensor,
         index: Tensor,
         learned: Learned,
+        scores: Tensor,
     ) -> Minibatch:
         prompter = self._frozen[0]
         held = learned.detach()
@@ -255,13 +294,21 @@ class PrefixObjective(nn.Module):
             repeats = len(scores) // len(labels)
             return nn.functional.cross_entropy(scores, labels.repeat(repeats), reduction="none")
 
-        def embed(texts: Sequence[Fields]) -> Prompts:
+        def alone(texts: Sequence[Fields]) -> Prompts:
             batch = backbone.pad(prompter.encode(texts).rows)
-            embedded = backbone.embed(batch, learned.length, learned.inner_tokens)
+            return Prompts(batch, backbone.embed(batch, learned.length, learned.inner_tokens))
+
+        def embed(texts: Sequence[Fields]) -> Prompts:
+            prompts = alone(texts)
             if not words:
-                return Prompts(batch, embedded)
+                return prompts
             sums = [words[n % len(words)].sums([text])[0] for n, text in enumerate(texts)]
-            return Prompts(batch, embedded, torch.stack(sums).to(embedded.device))
+            beside = torch.stack(sums).to(prompts.embedded.device)
+            return dataclasses.replace(prompts, beside=beside)
+
+        def ask(texts: Sequence[Fields]) -> Tensor:
+            with torch.no_grad():
+                return _scores(held_model, alone(texts), held, prompter.label_tokens)
 
         return Minibatch(
             prompts=prompts,
@@ -270,6 +317,8 @@ class PrefixObjective(nn.Module):
             step=int(self.get_buffer("minibatches")),
             losses=losses,
             embed=embed,
+            scores=scores,
+            ask=ask,
             words=words,
         )
 
