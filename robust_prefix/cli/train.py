@@ -51,8 +51,8 @@ def train(
     adversary: Annotated[
         str,
         typer.Option(
-            help="Perturbs the training texts: none, pgd, freelb, substitution, masking; settings "
-            "in parentheses."
+            help="Perturbs the training texts: none, pgd, freelb, substitution, triggers, masking; "
+            "settings in parentheses, several with + take turns."
         ),
     ] = TRAINING.adversary,
     adversarial_weight: Annotated[
