@@ -2,7 +2,11 @@
 
     python scripts/zoo.py --data-dir DATA --out robust_prefix/zoo/sst2-smollm2-135m
 
-Takes about an hour on two cores; each part is resumable and is skipped where it is done.
+Takes about an hour on two cores; each part is resumable and is skipped where it is done. With
+``--run`` a run that is trained and fitted already is attacked behind ``--defense`` and packed:
+
+    python scripts/zoo.py --data-dir DATA --run runs/robust --defense default --num-examples 200 \
+        --attacks pwws viper --out robust_prefix/zoo/robust-sst2-smollm2-135m
 ``--quick`` goes the same way in a minute, on little data, to see that it works.
 """
 
@@ -31,8 +35,6 @@ from robust_prefix.evaluation.summary import SummaryRow
 from robust_prefix.files import write_text
 from robust_prefix.runs import RUN_FILE, Run
 
-DEFENSE = "robust-prefix"
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -40,7 +42,9 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--attacks", nargs="+", default=["pwws", "deepwordbug"])
+    parser.add_argument("--defense", default="robust-prefix", help="default is the run's own")
     parser.add_argument("--num-examples", type=int, default=100)
+    parser.add_argument("--control-seeds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--run", type=Path, default=Path("runs/sst2"), help="trained here, or to be"
@@ -57,7 +61,8 @@ def main() -> None:
     task = load_task(arguments.task, arguments.data_dir)
     backbone = load_backbone(arguments.model)
     run = _trained(arguments, task, backbone, limit)
-    if run.subspaces is None:
+    spec = run.defense if arguments.defense == "default" else arguments.defense
+    if run.subspaces is None and "robust-prefix" in spec:
         config = SubspaceConfig(max_examples=limit)
         spaces = fit_subspaces(backbone, run.prefix, task, config=config)
         run = dataclasses.replace(run, subspaces=spaces)
@@ -70,11 +75,12 @@ def main() -> None:
             classifier,
             build_attack(name, task.columns, arguments.data_dir),
             load_split(task, "test"),
-            defense=classifier.build_defense(DEFENSE),
+            defense=classifier.build_defense(spec),
             protocol="worst",
             num_examples=count,
             seed=arguments.seed,
             out=arguments.results / f"{task.name}-{name}-worst-{count}-seed{arguments.seed}",
+            control_seeds=arguments.control_seeds,
         )
         rows += [_attack_row(name, row) for row in summary.rows]
     measurements = {**run.measurements, "attacks": rows}
@@ -105,7 +111,6 @@ def card(run: Run) -> str:
     """The card in Markdown, every number from the run."""
     clean = run.measurements["clean_accuracy"]
     settings = run.prefix.config
-    fit = run.subspaces.config if run.subspaces is not None else {}
     lines = [
         f"# {run.task.name} on {run.prefix.base_model}",
         "",
@@ -116,9 +121,7 @@ def card(run: Run) -> str:
         f"- training: {settings['training']}, seed {settings['seed']}, {settings['dtype']}",
         f"- parameters: {run.measurements['parameters']['trainable']:,} "
         f"({run.measurements['parameters']['percent']:.3f}% of the frozen model's)",
-        f"- subspaces: {fit.get('correct')} correctly classified of {fit.get('examples')} training "
-        f"examples, threshold {fit.get('threshold')} of the {fit.get('criterion')}, "
-        f"ranks {fit.get('ranks')}",
+        *_fitted(run),
         "",
         "| attack | system | protocol | accuracy under attack [95%] | clean | n |",
         "|---|---|---|---|---|---|",
@@ -138,6 +141,29 @@ def card(run: Run) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _fitted(run: Run) -> list[str]:
+    """A line for each thing that the run has beside its prefix, and for its default defence."""
+    lines = []
+    if run.subspaces is not None:
+        fit = run.subspaces.config
+        lines.append(
+            f"- subspaces: {fit.get('correct')} correctly classified of {fit.get('examples')} "
+            f"training examples, threshold {fit.get('threshold')} of the {fit.get('criterion')}, "
+            f"ranks {fit.get('ranks')}"
+        )
+    if run.words is not None:
+        lines.append(f"- word scores: {len(run.words.words):,} words, {dict(run.words.config)}")
+    if run.synonyms is not None:
+        lines.append(
+            f"- synonyms: {len(run.synonyms.representative):,} words are read as others, "
+            f"{dict(run.synonyms.config)}; derived from WordNet 3.0 (Princeton University) and "
+            "counter-fitted vectors (Mrksic et al. 2016)"
+        )
+    if run.vocabulary is not None:
+        lines.append(f"- spelling: by {len(run.vocabulary.counts):,} words of the training texts")
+    return [*lines, f"- default defence: {run.defense}"]
 
 
 if __name__ == "__main__":
