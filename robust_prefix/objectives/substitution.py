@@ -1,4 +1,4 @@
-"""An adversary that substitutes words while a prefix is trained, guided by the gradient.
+"""An adversary that substitutes words while a prefix is trained, guided by gradient or other texts.
 
 Worst of several perturbed copies, as in discrete adversarial training (Ivgi & Berant, EMNLP 2021,
 "Achieving Model Robustness through Discrete Adversarial Training"). Candidates are ranked by the
@@ -116,7 +116,7 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
     """
 
     name = "substitution"
-    summary = "the worst of several texts with words substituted, guided by the gradient"
+    summary = "the worst of several texts with words substituted, guided by gradient or other texts"
     config_type = SubstitutionConfig
 
     def __init__(
