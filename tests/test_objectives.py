@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,6 @@ from robust_prefix.backbones import CausalBackbone, TokenBatch
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.objectives import Adversary, Minibatch, PrefixObjective, build_adversary
-from robust_prefix.objectives.effects import WordEffects
 from robust_prefix.objectives.typos import BESIDE, typos
 from robust_prefix.prefixes import Prefix
 from robust_prefix.prefixes.model import Prompter
@@ -412,69 +410,6 @@ def test_triggers_that_are_kept_get_worse_for_the_model(
             later = spy.seen[20:]
             means.append(np.mean([float(m.losses(made[0]).mean()) for m, made in later]))
     assert means[1] > means[0]
-
-
-def test_words_are_guided_by_what_they_do_in_other_texts(
-    backbone: CausalBackbone, task: Task, prefix: Prefix
-) -> None:
-    """The candidate that is taken is the one that does most to the class in the contexts."""
-    objective, spy = objective_for(
-        backbone,
-        task,
-        prefix,
-        "substitution(guide=words, variants=1, temperature=0, max_changed=1, contexts=3)",
-        texts=[("plot",), ("warm",), ("good",)],
-    )
-    texts: list[Fields] = [("plot",), ("warm",), ("good",)]
-    run(objective.train(), backbone, task, texts)
-    [(minibatch, [made])] = spy.seen
-    shown = shown_texts(backbone, task, made.batch)
-    effects = spy.inner.parts[0].state()["effects"]["found"]  # type: ignore[attr-defined]
-    assert set(effects) == {"plot", "story", "warm", "bright", "good", "fine", "great"}
-    margin = {word: found[1][1] - found[1][0] for word, found in effects.items()}
-    best = min(("fine", "great"), key=lambda word: margin[word])
-    assert shown == ["story", "bright", best]
-    # each was asked about in three texts, with one constant taken off
-    frames = spy.inner.parts[0].state()["effects"]["frames"]  # type: ignore[attr-defined]
-    assert len(frames) == 3
-    asked = {
-        word: minibatch.ask(
-            [(fields[0][:start] + word + fields[0][end:],) for fields, start, end in frames]
-        ).mean(0)
-        for word in effects
-    }
-    level = torch.stack(list(asked.values())).mean(0)
-    for word, found in effects.items():
-        torch.testing.assert_close(torch.tensor(found[1]), (asked[word] - level), atol=1e-4, rtol=0)
-
-
-def test_words_are_measured_once_and_anew_after_a_while(
-    backbone: CausalBackbone, task: Task, prefix: Prefix
-) -> None:
-    effects = WordEffects(contexts=1, renew=2)
-    asked: list[list[str]] = []
-
-    def ask(texts: Sequence[Fields]) -> Tensor:
-        asked.append([text for (text,) in texts])
-        return torch.tensor([[0.0, float(len(text))] for (text,) in texts])
-
-    rng = np.random.default_rng(0)
-    given: list[Fields] = [("one two three four five six seven eight nine ten",)]
-    first = effects.of(["good", "weak"], ask, given, 0, rng)
-    assert len(asked) == 1
-    assert all(len(text.split()) <= 7 for text in asked[0])
-    assert first["good"][1] == first["weak"][1]
-    second = effects.of(["good", "lovely"], ask, given, 1, rng)
-    assert len(asked[1]) == 1
-    assert second["lovely"][1] - second["good"][1] == 2
-    stored = json.loads(json.dumps(effects.state()))
-    third = effects.of(["good", "lovely"], ask, given, 2, rng)
-    assert len(asked[2]) == 2
-    assert third["lovely"][1] - third["good"][1] == 2
-    other = WordEffects(contexts=1, renew=2)
-    other.restore(stored)
-    assert torch.equal(other.of(["good"], ask, given, 1, rng)["good"], first["good"])
-    assert len(asked) == 3
 
 
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABC", max_size=12), st.integers(0, 2**31))

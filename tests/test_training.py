@@ -111,8 +111,8 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         pytest.param(5, "substitution(edits=typos, variants=2)", id="with an adversary"),
         pytest.param(
             5,
-            "substitution(edits=typos, guide=words, renew=2)+triggers(kept=2)",
-            id="with adversaries that learn",
+            "substitution(edits=typos, variants=2)+triggers(kept=2)",
+            id="with an adversary that learns",
         ),
     ],
 )

@@ -61,8 +61,6 @@ class Minibatch:
         losses: of prompts, one an example ``(batch,)``: cross-entropy over the label words under
             the prefix as it is, which receives no gradient.
         embed: prompts of texts, one an example or several times as many in the same order.
-        scores: of the classes, for the clean prompts, float32 ``(batch, classes)``.
-        ask: class scores of texts by the model alone, float32 ``(texts, classes)``; of any texts.
         words: the scores of words that stand beside the model, those of each example; empty where
             none do.
     """
@@ -73,8 +71,6 @@ class Minibatch:
     step: int
     losses: Callable[[Prompts], Tensor]
     embed: Callable[[Sequence[Fields]], Prompts]
-    scores: Tensor
-    ask: Callable[[Sequence[Fields]], Tensor]
     words: Sequence[WordScores] = ()
 
     def slopes(self, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
@@ -243,7 +239,7 @@ class PrefixObjective(nn.Module):
             loss, scores = self._loss(backbone, clean, labels, learned)
         if adversary is not None and index is not None:
             harder = adversary.perturb(
-                self._minibatch(backbone, clean, labels, index, learned, scores), self._seed
+                self._minibatch(backbone, clean, labels, index, learned), self._seed
             )
             self.get_buffer("minibatches").add_(1)
             adversarial = [self._loss(backbone, prompts, labels, learned)[0] for prompts in harder]
@@ -279,7 +275,6 @@ class PrefixObjective(nn.Module):
         labels: Tensor,
         index: Tensor,
         learned: Learned,
-        scores: Tensor,
     ) -> Minibatch:
         prompter = self._frozen[0]
         held = learned.detach()
@@ -294,21 +289,13 @@ class PrefixObjective(nn.Module):
             repeats = len(scores) // len(labels)
             return nn.functional.cross_entropy(scores, labels.repeat(repeats), reduction="none")
 
-        def alone(texts: Sequence[Fields]) -> Prompts:
-            batch = backbone.pad(prompter.encode(texts).rows)
-            return Prompts(batch, backbone.embed(batch, learned.length, learned.inner_tokens))
-
         def embed(texts: Sequence[Fields]) -> Prompts:
-            prompts = alone(texts)
+            batch = backbone.pad(prompter.encode(texts).rows)
+            embedded = backbone.embed(batch, learned.length, learned.inner_tokens)
             if not words:
-                return prompts
+                return Prompts(batch, embedded)
             sums = [words[n % len(words)].sums([text])[0] for n, text in enumerate(texts)]
-            beside = torch.stack(sums).to(prompts.embedded.device)
-            return dataclasses.replace(prompts, beside=beside)
-
-        def ask(texts: Sequence[Fields]) -> Tensor:
-            with torch.no_grad():
-                return _scores(held_model, alone(texts), held, prompter.label_tokens)
+            return Prompts(batch, embedded, torch.stack(sums).to(embedded.device))
 
         return Minibatch(
             prompts=prompts,
@@ -317,8 +304,6 @@ class PrefixObjective(nn.Module):
             step=int(self.get_buffer("minibatches")),
             losses=losses,
             embed=embed,
-            scores=scores,
-            ask=ask,
             words=words,
         )
 

@@ -1,4 +1,4 @@
-"""An adversary that substitutes words while a prefix is trained, guided by gradient or other texts.
+"""An adversary that substitutes words while a prefix is trained, guided by the gradient.
 
 Worst of several perturbed copies, as in discrete adversarial training (Ivgi & Berant, EMNLP 2021,
 "Achieving Model Robustness through Discrete Adversarial Training"). Candidates are ranked by the
@@ -21,7 +21,6 @@ from torch import Tensor
 
 from robust_prefix.errors import ConfigError
 from robust_prefix.objectives.base import Adversary, Minibatch, Prompts, TextReader
-from robust_prefix.objectives.effects import WordEffects
 from robust_prefix.objectives.typos import typos
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.synonyms import WORD, Substitutes
@@ -42,10 +41,6 @@ class SubstitutionConfig:
         rounds: each goes on from the worst text of the one before, with a new gradient.
         typos_a_word: typos drawn for each word.
         temperature: how far the draw strays from the candidates ranked first; 0 never.
-        guide: what ranks the candidates: the loss's ``gradient`` at their embeddings, or what the
-            model says of the ``words`` in other texts.
-        contexts: texts that each word is measured in, with ``guide=words``.
-        renew: minibatches after which words are measured anew.
     """
 
     edits: Literal["synonyms", "typos", "both"] = "synonyms"
@@ -54,9 +49,6 @@ class SubstitutionConfig:
     rounds: int = Field(default=1, ge=1)
     typos_a_word: int = Field(default=4, ge=1)
     temperature: float = Field(default=0.5, ge=0)
-    guide: Literal["gradient", "words"] = "gradient"
-    contexts: int = Field(default=2, ge=1)
-    renew: int = Field(default=200, ge=1)
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,7 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
     """
 
     name = "substitution"
-    summary = "the worst of several texts with words substituted, guided by gradient or other texts"
+    summary = "the worst of several texts with words substituted, guided by the gradient"
     config_type = SubstitutionConfig
 
     def __init__(
@@ -137,7 +129,6 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
         self._columns = columns if columns is not None else (len(prompter.task.columns) - 1,)
         self._reader = reader
         self._vectors = _WordVectors(prompter)
-        self._effects = WordEffects(self.config.contexts, self.config.renew)
 
     @classmethod
     def from_settings(
@@ -157,11 +148,7 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
         prompts = minibatch.prompts
         for turn in range(self.config.rounds):
             share = (turn + 1) / self.config.rounds
-            gains = (
-                self._gains(minibatch, drafts, prompts)
-                if self.config.guide == "gradient"
-                else self._gains_by_words(minibatch, drafts, rng)
-            )
+            gains = self._gains(minibatch, drafts, prompts)
             pool = [
                 [self._variant(*pair, share, rng) for pair in zip(drafts, gains, strict=True)]
                 for _ in range(self.config.variants)
@@ -172,14 +159,6 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
             drafts = [pool[best][text] for text, best in enumerate(losses.argmax(0).tolist())]
             prompts = minibatch.embed([draft.fields for draft in drafts])
         return [prompts]
-
-    def state(self) -> dict[str, Any]:
-        """See ``Adversary``."""
-        return {"effects": self._effects.state()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See ``Adversary``."""
-        self._effects.restore(state["effects"])
 
     def _draft(self, fields: Fields, rng: np.random.Generator) -> _Draft:
         slots, words = [], 0
@@ -216,30 +195,6 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
                 drafts, gains, minibatch.words, of_beside, strict=True
             ):
                 _add_scores(found, draft, words, slope)
-        return gains
-
-    def _gains_by_words(
-        self, minibatch: Minibatch, drafts: Sequence[_Draft], rng: np.random.Generator
-    ) -> list[list[np.ndarray]]:
-        """Gain in loss of each candidate of each slot of each draft, by what words do elsewhere."""
-        slots = [slot for draft in drafts for slot in draft.slots]
-        words = dict.fromkeys(word for slot in slots for word in (slot.word, *slot.candidates))
-        read = {word: self._vectors.read(word) for word in words}
-        given = (minibatch.ask, minibatch.fields, minibatch.step, rng)
-        of_read = self._effects.of(list(dict.fromkeys(read.values())), *given)
-        effects = {word: of_read[read[word]] for word in words}
-        slopes = minibatch.scores.float().cpu().softmax(-1)
-        slopes[torch.arange(len(slopes)), minibatch.labels.cpu()] -= 1
-        gains = []
-        for number, (draft, slope) in enumerate(zip(drafts, slopes, strict=True)):
-            found = []
-            for place, slot in enumerate(draft.slots):
-                now = effects[draft.words.get(place, slot.word)]
-                change = torch.stack([effects[word] for word in slot.candidates]) - now
-                found.append((change @ slope).numpy())
-            if minibatch.words:
-                _add_scores(found, draft, minibatch.words[number], slope)
-            gains.append(found)
         return gains
 
     def _gains_of(self, draft: _Draft, gradient: Tensor) -> list[np.ndarray]:
@@ -294,16 +249,13 @@ class _WordVectors:
         self.prompter = prompter
         self._known: dict[str, Tensor] = {}
 
-    def read(self, word: str) -> str:
-        """The word that the model reads in its place."""
-        return self.prompter.read((word,))[0]
-
     def of(self, words: Sequence[str]) -> Tensor:
         """float32 ``(len(words), hidden)``."""
         new = list(dict.fromkeys(word for word in words if word not in self._known))
         if new:
             matrix = self.prompter.backbone.model.get_input_embeddings().weight
-            rows = self.prompter.backbone.tokenize([f" {self.read(word)}" for word in new])
+            read = [self.prompter.read((word,))[0] for word in new]
+            rows = self.prompter.backbone.tokenize([f" {word}" for word in read])
             for word, row in zip(new, rows, strict=True):
                 self._known[word] = matrix[row].float().mean(0).cpu()
         return torch.stack([self._known[word] for word in words])
