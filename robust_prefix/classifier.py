@@ -17,7 +17,7 @@ from torch import Tensor
 
 from robust_prefix.backbones import Backbone, load_backbone
 from robust_prefix.certification import Certificate, CertifyConfig, certify
-from robust_prefix.defenses import Defense, Fitted, NoDefense, build_defense
+from robust_prefix.defenses import Defense, Fitted, NoDefense, build_defense, layers
 from robust_prefix.detection import Decisions
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Prefix, PrefixModel
@@ -55,8 +55,8 @@ class PrefixClassifier:
 
     Args:
         defense: none where not given.
-        fitted: what defences are built from, kept for :meth:`save_pretrained`; subspaces are the
-            defence's own where not given.
+        fitted: what defences are built from, kept for :meth:`save_pretrained`; what is not given
+            is that of ``defense``.
         measurements: what is known of the prefix, kept for :meth:`save_pretrained`.
 
     Raises:
@@ -267,7 +267,9 @@ class PrefixClassifier:
 
 
 def _completed(fitted: Fitted, defense: Defense[Any]) -> Fitted:
-    """``fitted`` with the defence's subspaces where it has none."""
-    if fitted.subspaces is not None:
-        return fitted
-    return dataclasses.replace(fitted, subspaces=defense.subspaces)
+    """``fitted`` with what the defence's parts were built from where it lacks that."""
+    for part in layers(defense):
+        for name, value in vars(part.built_from).items():
+            if not getattr(fitted, name) and value:
+                fitted = dataclasses.replace(fitted, **{name: value})
+    return fitted

@@ -19,13 +19,22 @@ from transformers import PreTrainedTokenizerFast
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import SubspaceConfig
-from robust_prefix.defenses import RobustPrefix
+from robust_prefix.defenses import (
+    Fitted,
+    Normalize,
+    RobustPrefix,
+    Synonyms,
+    WordScoresDefense,
+)
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
 from robust_prefix.fitting import fit_subspaces
 from robust_prefix.prefixes import Prefix
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.subspaces import Subspaces
+from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import TASKS, Fields, Task
+from robust_prefix.vocabulary import Vocabulary
+from robust_prefix.word_scores import WordScores
 
 from .conftest import tiny_backbone
 
@@ -304,6 +313,46 @@ def test_what_is_saved_answers_as_before(
     plain = PrefixClassifier(backbone, task, named)
     torch.testing.assert_close(undefended.logits(many), plain.logits(many))
     assert not torch.allclose(undefended.logits(many), classifier.logits(many), atol=1e-3)
+
+
+def test_all_that_a_defence_was_built_from_is_saved_with_it(
+    tmp_path: Path,
+    backbone: CausalBackbone,
+    model_dir: Path,
+    task: Task,
+    prefix: Prefix,
+    spaces: Subspaces,
+) -> None:
+    """In library calls nobody hands over the parts a second time; a control keeps its own, too."""
+    named = dataclasses.replace(prefix, base_model=str(model_dir))
+    words = WordScores(
+        ("good", "dull"),
+        torch.tensor([[-1.0, 1.0], [1.0, -1.0]]),
+        torch.zeros(2),
+        named.fingerprint,
+        {"limit": 0.5},
+    )
+    clusters = SynonymClusters({"fine": "good", "flat": "dull"})
+    vocabulary = Vocabulary({"caf\u00e9": 3, "good": 5, "fine": 2, "dull": 4})
+    inner = Synonyms(clusters, RobustPrefix(spaces, steps=1), shuffled=1)
+    defense = Normalize(WordScoresDefense(words, inner, shuffled=0), vocabulary)
+    classifier = PrefixClassifier(backbone, task, named, defense)
+    classifier.save_pretrained(tmp_path)
+    again = PrefixClassifier.from_pretrained(tmp_path, dtype="float32")
+    assert again.defense.spec == defense.spec
+    assert again.fitted.vocabulary == vocabulary
+    assert again.fitted.synonyms == clusters
+    many = ["the film is fine", "a flat plot and godo", "caf\u00e9"]
+    torch.testing.assert_close(again.logits(many), classifier.logits(many))
+
+
+def test_what_is_given_beside_a_defence_is_kept(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    given = Fitted(synonyms=SynonymClusters({"fine": "good"}))
+    other = Synonyms(SynonymClusters({"flat": "dull"}))
+    found = PrefixClassifier(backbone, task, prefix, other, given).fitted
+    assert found.synonyms == given.synonyms
 
 
 def test_another_defence_shares_the_model(classifier: PrefixClassifier, spaces: Subspaces) -> None:

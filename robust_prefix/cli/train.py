@@ -144,16 +144,17 @@ def train(
         },
         "train",
     )
-    clusters = begun_run.synonyms if begun_run is not None else None
+    # Clusters and vocabulary are the task's: a prefix of another one goes on without them.
+    kept = Fitted()
+    if begun_run is not None and begun_run.task.name == chosen.name:
+        kept = begun_run.fitted
+    clusters = kept.synonyms
     if clusters is None and any(part.name == "synonyms" for part in parse_composition(defense)):
         clusters = clusters_for(chosen, data_dir)
     words = None
     if any(part.name == WordScoresDefense.name for part in parse_composition(defense)):
         words = _words_to_go_on(begun_run, chosen)
-    vocabulary = None
-    if begun_run is not None and begun_run.task.name == chosen.name:
-        vocabulary = begun_run.vocabulary
-    fitted = Fitted(synonyms=clusters, words=words, vocabulary=vocabulary)
+    fitted = Fitted(synonyms=clusters, words=words, vocabulary=kept.vocabulary)
     behind = build_defense(defense, fitted)
     beside_words = _checked(behind, defense)
     substitutes = substitutes_from(data_dir) if needs_substitutes(adversary) else None

@@ -65,6 +65,7 @@ class Defense(ABC, Generic[Config]):
         needs_members: it asks other prefixes beside the run's own.
         needs_detectors: it reads fitted detectors.
         needs_words: it reads fitted scores of words.
+        built_from: what was fitted for it, without that of a wrapped defence; a run keeps it.
         cost: passes spent so far.
     """
 
@@ -87,6 +88,7 @@ class Defense(ABC, Generic[Config]):
             )
         self.config: Config = build_config(self.config_type, settings, self.name)
         self.subspaces = subspaces
+        self.built_from = Fitted(subspaces=subspaces)
         self.cost = Passes()
 
     @classmethod

@@ -76,6 +76,7 @@ class Detect(WrappingDefense[DetectConfig]):
             )
         super().__init__(inner, **settings)
         self.detectors = detectors
+        self.built_from = Fitted(detectors=detectors)
         if self.config.threshold is None:
             # In the settings, and so in every record; rounded, so that they rebuild this detector,
             # and upwards, so that no more clean texts are refused.

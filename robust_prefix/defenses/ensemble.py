@@ -67,6 +67,7 @@ class Ensemble(Defense[EnsembleConfig]):
         # In the settings, and so in every record.
         self.config = dataclasses.replace(self.config, members=found)
         self.members = tuple(prefixes)
+        self.built_from = Fitted(members=self.members)
         self._made: list[PrefixModel] | None = None
 
     @classmethod

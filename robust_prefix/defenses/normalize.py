@@ -92,6 +92,7 @@ class Normalize(TextDefense[NormalizeConfig]):
         # In the settings, and so in every record.
         self.config = dataclasses.replace(self.config, vocabulary=found or asked)
         self.words = words
+        self.built_from = Fitted(vocabulary=words)
         if words is not None and self.config.characters != "keep":
             self.words = words.written(self._usual)  # as texts are when they are looked up
 

@@ -69,6 +69,7 @@ class Synonyms(TextDefense[SynonymsConfig]):
             )
         # In the settings, and so in every record.
         self.config = dataclasses.replace(self.config, table=clusters.fingerprint)
+        self.built_from = Fitted(synonyms=clusters)
         if self.config.shuffled is not None:
             clusters = clusters.shuffled(self.config.shuffled)
         self.clusters = clusters

@@ -87,6 +87,7 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         limit = fitted.config["limit"] if self.config.limit is None else self.config.limit
         # In the settings, and so in every record.
         self.config = dataclasses.replace(self.config, limit=limit, table=fitted.fingerprint)
+        self.built_from = Fitted(words=fitted)
         if self.config.shuffled is not None:
             fitted = fitted.shuffled(self.config.shuffled)
         if self.config.scale is not None:

@@ -84,6 +84,41 @@ def test_synonyms_are_fitted_trained_behind_and_used(
     assert one == two
 
 
+def test_a_prefix_of_another_task_does_not_bring_its_clusters(
+    cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
+) -> None:
+    lists = tmp_path / "data"
+    (lists / "lexical").mkdir(parents=True)
+    (lists / "sst2").symlink_to(data_dir / "sst2")
+    near = {"film": ["movie"], "good": ["fine", "lovely"]}
+    (lists / "lexical" / "counterfitted_neighbors.json").write_text(json.dumps(near))
+    common = ("--model", model_dir, *FLOAT32, "--epochs", 1, "--data-dir", lists)
+    first = cli("train", "--out", tmp_path / "first", *common, "--length", 3)
+    assert first.exit_code == 0, first.stderr
+    source = ("--sources", "counterfitted-neighbors")
+    assert cli("fit-synonyms", tmp_path / "first", "--data-dir", lists, *source).exit_code == 0
+    assert cli("fit-spelling", tmp_path / "first", "--data-dir", lists).exit_code == 0
+    task = dataclasses.replace(Run.load(tmp_path / "first").task, name="other")
+    (tmp_path / "other.toml").write_text(
+        f'''name = "other"
+columns = ["text"]
+labels = ["negative", "positive"]
+label_words = [" negative", " positive"]
+template = "{task.template}"
+[splits]
+'''
+        + "".join(f'{name} = "{lists / file}"\n' for name, file in task.splits.items())
+    )
+    for name, expected in (("sst2", True), (str(tmp_path / "other.toml"), False)):
+        out = tmp_path / f"second-{expected}"
+        arguments = ("--start", tmp_path / "first", "--task", name, "--out", out)
+        said = cli("train", *common, *arguments)
+        assert said.exit_code == 0, said.stderr
+        run = Run.load(out)
+        assert (run.synonyms is not None) is expected
+        assert (run.vocabulary is not None) is expected
+
+
 def test_word_scores_are_fitted_and_used(
     cli: Cli, run_dir: Path, model_dir: Path, tmp_path: Path, data_dir: Path
 ) -> None:
