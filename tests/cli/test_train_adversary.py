@@ -15,6 +15,16 @@ from .conftest import Cli
 FLOAT32 = ("--dtype", "float32")
 
 
+def _with_word_list(tmp_path: Path, data_dir: Path) -> Path:
+    """A data folder with the task and three synonyms."""
+    lists = tmp_path / "data"
+    (lists / "lexical").mkdir(parents=True)
+    (lists / "sst2").symlink_to(data_dir / "sst2")
+    near = {"film": ["movie"], "good": ["fine", "lovely"]}
+    (lists / "lexical" / "counterfitted_neighbors.json").write_text(json.dumps(near))
+    return lists
+
+
 def test_training_against_an_adversary_goes_on_from_a_run(
     cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
 ) -> None:
@@ -60,11 +70,7 @@ def test_bad_adversaries_are_found_before_training(
 def test_synonyms_are_fitted_trained_behind_and_used(
     cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
 ) -> None:
-    lists = tmp_path / "data"
-    (lists / "lexical").mkdir(parents=True)
-    (lists / "sst2").symlink_to(data_dir / "sst2")
-    near = {"film": ["movie"], "good": ["fine", "lovely"]}
-    (lists / "lexical" / "counterfitted_neighbors.json").write_text(json.dumps(near))
+    lists = _with_word_list(tmp_path, data_dir)
     common = ("--model", model_dir, *FLOAT32, "--epochs", 1, "--data-dir", lists)
     first = cli("train", "--out", tmp_path / "first", *common, "--length", 3)
     assert first.exit_code == 0, first.stderr
@@ -87,11 +93,7 @@ def test_synonyms_are_fitted_trained_behind_and_used(
 def test_a_prefix_of_another_task_does_not_bring_its_clusters(
     cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
 ) -> None:
-    lists = tmp_path / "data"
-    (lists / "lexical").mkdir(parents=True)
-    (lists / "sst2").symlink_to(data_dir / "sst2")
-    near = {"film": ["movie"], "good": ["fine", "lovely"]}
-    (lists / "lexical" / "counterfitted_neighbors.json").write_text(json.dumps(near))
+    lists = _with_word_list(tmp_path, data_dir)
     common = ("--model", model_dir, *FLOAT32, "--epochs", 1, "--data-dir", lists)
     first = cli("train", "--out", tmp_path / "first", *common, "--length", 3)
     assert first.exit_code == 0, first.stderr
@@ -122,11 +124,7 @@ template = "{task.template}"
 def test_word_scores_are_fitted_and_used(
     cli: Cli, run_dir: Path, model_dir: Path, tmp_path: Path, data_dir: Path
 ) -> None:
-    lists = tmp_path / "data"
-    (lists / "lexical").mkdir(parents=True)
-    (lists / "sst2").symlink_to(data_dir / "sst2")
-    near = {"film": ["movie"], "good": ["fine", "lovely"]}
-    (lists / "lexical" / "counterfitted_neighbors.json").write_text(json.dumps(near))
+    lists = _with_word_list(tmp_path, data_dir)
     common = ("--data-dir", lists, *FLOAT32)
     source = ("--sources", "counterfitted-neighbors", "--limit", 2, "--json")
     said = cli("fit-word-scores", run_dir, *common, *source)
