@@ -377,41 +377,6 @@ def test_adversaries_take_turns(backbone: CausalBackbone, task: Task, prefix: Pr
     assert seen == [0, 1, 0, 1]
 
 
-def test_an_adversary_that_is_named_twice_has_two_turns(
-    backbone: CausalBackbone, task: Task, prefix: Prefix
-) -> None:
-    built = build_adversary("masking+triggers(kept=3)+masking", Prompter(backbone, task))
-    assert built is not None
-    first, second, third = built.parts
-    assert first is third
-    assert len(built.state()["parts"]) == 2
-    objective = PrefixObjective(
-        Prompter(backbone, task), DirectPrefix(prefix.tensor), built, TEXTS, weight=1.0
-    )
-    for _ in range(3):
-        run(objective.train(), backbone, task)
-    kept = second.state()["kept"]
-    assert {label for label, _, _ in kept} == {0, 1}
-    assert all(len(words) == length for _, length, found in kept for words, _ in found)
-
-
-def test_triggers_that_are_kept_get_worse_for_the_model(
-    backbone: CausalBackbone, task: Task, prefix: Prefix
-) -> None:
-    """The model stands still; a search that goes on gets farther than one that starts anew."""
-    means = []
-    for kept in (0, 4):
-        objective, spy = objective_for(
-            backbone, task, prefix, f"triggers(length=1, variants=2, kept={kept}, temperature=1)"
-        )
-        for _ in range(40):
-            run(objective.train(), backbone, task)
-        with torch.no_grad():
-            later = spy.seen[20:]
-            means.append(np.mean([float(m.losses(made[0]).mean()) for m, made in later]))
-    assert means[1] > means[0]
-
-
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABC", max_size=12), st.integers(0, 2**31))
 def test_typos_are_near_and_never_the_word(word: str, seed: int) -> None:
     found = typos(word, 6, np.random.default_rng(seed))

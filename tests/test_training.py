@@ -109,11 +109,6 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         pytest.param(5, "none", id="mid-epoch"),
         pytest.param(13, "none", id="later"),
         pytest.param(5, "substitution(edits=typos, variants=2)", id="with an adversary"),
-        pytest.param(
-            5,
-            "substitution(edits=typos, variants=2)+triggers(kept=2)",
-            id="with an adversary that learns",
-        ),
     ],
 )
 def test_a_killed_training_ends_in_the_same_prefix(

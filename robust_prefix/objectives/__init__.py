@@ -49,8 +49,7 @@ def build_adversary(
 ) -> InTurn | None:
     """Adversaries from their names and settings, such as ``freelb(radius=0.2)``; none for ``none``.
 
-    Several with ``+`` between them take turns, a minibatch each; one that is named twice has two
-    turns.
+    Several with ``+`` between them take turns, a minibatch each.
 
     Args:
         substitutes: the word lists that ``substitution`` draws synonyms from.
@@ -60,15 +59,11 @@ def build_adversary(
     Raises:
         ConfigError: a name or a setting is unknown, or word lists are needed and not given.
     """
-    made: dict[str, Adversary[Any]] = {}
-    turns = []
-    for spec, chosen in _classes(text):
-        part = made.get(str(spec))
-        if part is None:
-            part = chosen.from_settings(spec.settings, prompter, substitutes, reader)
-            made[str(spec)] = part
-        turns.append(part)
-    return InTurn(turns) if turns else None
+    parts = [
+        chosen.from_settings(spec.settings, prompter, substitutes, reader)
+        for spec, chosen in _classes(text)
+    ]
+    return InTurn(parts) if parts else None
 
 
 def needs_substitutes(text: str) -> bool:

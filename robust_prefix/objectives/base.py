@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,16 +125,9 @@ class Adversary(ABC, Generic[Config]):
     def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
         """Harder versions of the minibatch; the loss is the mean over them."""
 
-    def state(self) -> dict[str, Any]:
-        """What it has learned of the model so far, as JSON holds it; here nothing."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a :meth:`state`; here there is nothing to restore."""
-
 
 class InTurn:
-    """Adversaries that take turns, a minibatch each; one may have several."""
+    """Adversaries that take turns, a minibatch each."""
 
     def __init__(self, parts: Sequence[Adversary[Any]]) -> None:
         self.parts = tuple(parts)
@@ -143,31 +135,6 @@ class InTurn:
     def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
         """See ``Adversary``: what the one makes of it whose turn it is."""
         return self.parts[minibatch.step % len(self.parts)].perturb(minibatch, seed)
-
-    def state(self) -> dict[str, Any]:
-        """See ``Adversary``; that of each."""
-        return {"parts": [part.state() for part in dict.fromkeys(self.parts)]}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See ``Adversary``."""
-        for part, found in zip(dict.fromkeys(self.parts), state["parts"], strict=True):
-            part.restore(found)
-
-
-class _AdversaryState(nn.Module):
-    """Puts what an adversary has learned into checkpoints, which hold tensors alone: as the bytes
-    of JSON."""
-
-    def __init__(self, adversary: Adversary[Any] | InTurn) -> None:
-        super().__init__()
-        self._adversary = adversary
-
-    def get_extra_state(self) -> Tensor:
-        state = json.dumps(self._adversary.state()).encode()
-        return torch.frombuffer(bytearray(state), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        self._adversary.restore(json.loads(state.cpu().numpy().tobytes()))
 
 
 class PrefixObjective(nn.Module):
@@ -208,7 +175,6 @@ class PrefixObjective(nn.Module):
         if adversary is not None:
             # In the checkpoints, so that a resumed run meets the very same adversaries.
             self.register_buffer("minibatches", torch.zeros((), dtype=torch.long))
-            self.adversary_state = _AdversaryState(adversary)
 
     def forward(
         self,

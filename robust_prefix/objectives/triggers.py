@@ -3,8 +3,7 @@
 Training against universal perturbations (Shafahi, Najibi, Xu, Dickerson, Davis, Goldstein, AAAI
 2020, "Universal Adversarial Training"), here of words: universal adversarial triggers (Wallace et
 al., EMNLP 2019). A trigger is chosen by the first-order change of the loss, summed over a
-minibatch's texts of one class, so that it is one for all of them as the attack's is. Those that did
-most are kept and gone on from, so that over the minibatches the search gets as far as an attack's.
+minibatch's texts of one class, so that it is one for all of them as the attack's is.
 """
 
 from __future__ import annotations
@@ -26,8 +25,6 @@ from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields
 from robust_prefix.word_scores import WordScores
 
-Words = tuple[str, ...]
-
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
 class TriggersConfig:
@@ -36,14 +33,11 @@ class TriggersConfig:
     Attributes:
         length: the most words that are put before a text; how many is drawn anew a minibatch.
         variants: triggers tried for each class; each text is trained on behind its worst.
-        kept: triggers of each class that are kept for the next minibatches; 0 starts from random
-            words each time.
         temperature: how far the draw strays from the words ranked first; 0 never.
     """
 
     length: int = Field(default=4, ge=1)
     variants: int = Field(default=3, ge=1)
-    kept: int = Field(default=0, ge=0)
     temperature: float = Field(default=0.3, ge=0)
 
 
@@ -104,8 +98,6 @@ class TriggerAdversary(Adversary[TriggersConfig]):
         super().__init__(**settings)
         self._prompter = prompter
         self._vocabulary = _Vocabulary.of(prompter, reader)
-        # of each class and length the loss behind each trigger when it was last tried
-        self._kept: dict[tuple[int, int], dict[Words, float]] = {}
 
     @classmethod
     def from_settings(
@@ -123,62 +115,31 @@ class TriggerAdversary(Adversary[TriggersConfig]):
         rng = np.random.default_rng((seed, minibatch.step))
         labels = minibatch.labels.tolist()
         count = int(rng.integers(1, self.config.length + 1))
-        begun = {label: self._start(label, count, rng) for label in sorted(set(labels))}
+        begun = {
+            label: tuple(rng.choice(self._vocabulary.words, size=count))
+            for label in sorted(set(labels))
+        }
         texts = self._behind(minibatch, begun)
         gains = self._gains(minibatch, texts, begun)
-        tried = [
-            {label: self._drawn(begun[label], gains[label], rng) for label in begun}
+        pool = [
+            self._behind(minibatch, {label: self._drawn(gains[label], rng) for label in begun})
             for _ in range(self.config.variants)
         ]
-        if self.config.kept:
-            tried.append(begun)
-        pool = [self._behind(minibatch, triggers) for triggers in tried]
         with torch.no_grad():
             losses = minibatch.losses(minibatch.embed([text for texts in pool for text in texts]))
-        losses = losses.view(len(pool), -1)
-        for triggers, row in zip(tried, losses, strict=True):
-            for label, words in triggers.items():
-                self._keep(label, words, float(row[minibatch.labels == label].mean()))
-        worst = losses.argmax(0).tolist()
+        worst = losses.view(len(pool), -1).argmax(0).tolist()
         return [minibatch.embed([pool[best][text] for text, best in enumerate(worst)])]
 
-    def state(self) -> dict[str, Any]:
-        """See ``Adversary``."""
-        return {
-            "kept": [
-                [label, count, list(found.items())] for (label, count), found in self._kept.items()
-            ]
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See ``Adversary``."""
-        self._kept = {
-            (label, count): {tuple(words): loss for words, loss in found}
-            for label, count, found in state["kept"]
-        }
-
-    def _start(self, label: int, count: int, rng: np.random.Generator) -> Words:
-        """One of the triggers that are kept; words at random where there are none, and at times."""
-        found = list(self._kept.get((label, count), {}))
-        place = int(rng.integers(self.config.kept + 1))
-        if place < len(found):
-            return found[place]
-        return tuple(rng.choice(self._vocabulary.words, size=count).tolist())
-
-    def _keep(self, label: int, words: Words, loss: float) -> None:
-        """Keep the triggers with the highest losses."""
-        found = {**self._kept.get((label, len(words)), {}), words: loss}
-        best = sorted(found, key=lambda each: -found[each])[: self.config.kept]
-        self._kept[label, len(words)] = {each: found[each] for each in best}
-
-    def _behind(self, minibatch: Minibatch, triggers: Mapping[int, Words]) -> list[Fields]:
+    def _behind(
+        self, minibatch: Minibatch, triggers: Mapping[int, tuple[str, ...]]
+    ) -> list[Fields]:
         return [
             (*fields[:-1], " ".join((*triggers[label], fields[-1])))
             for fields, label in zip(minibatch.fields, minibatch.labels.tolist(), strict=True)
         ]
 
     def _gains(
-        self, minibatch: Minibatch, texts: list[Fields], begun: Mapping[int, Words]
+        self, minibatch: Minibatch, texts: list[Fields], begun: Mapping[int, tuple[str, ...]]
     ) -> dict[int, Tensor]:
         """First-order gain in its class's loss of each word at each place ``(places, words)``."""
         prompts = minibatch.embed(texts)
@@ -199,13 +160,8 @@ class TriggerAdversary(Adversary[TriggersConfig]):
                 gains[label] += self._vocabulary.say(words) @ slope
         return gains
 
-    def _drawn(self, begun: Words, gains: Tensor, rng: np.random.Generator) -> Words:
-        """A word for each place: the first by gain, the gains made noisy. Where triggers are kept
-        some places stay as they are, for a first-order gain holds of one exchange at most."""
+    def _drawn(self, gains: Tensor, rng: np.random.Generator) -> tuple[str, ...]:
+        """A word for each place: the first by gain, the gains made noisy."""
         noise = torch.from_numpy(rng.gumbel(size=gains.shape)).float()
         noisy = gains + self.config.temperature * gains.std() * noise
-        drawn = [self._vocabulary.words[word] for word in noisy.argmax(1).tolist()]
-        if self.config.kept:
-            moved = rng.permutation(len(begun))[: 1 + int(rng.integers(len(begun)))].tolist()
-            drawn = [word if n in moved else begun[n] for n, word in enumerate(drawn)]
-        return tuple(drawn)
+        return tuple(self._vocabulary.words[word] for word in noisy.argmax(1).tolist())
