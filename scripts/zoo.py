@@ -111,11 +111,14 @@ def card(run: Run) -> str:
     """The card in Markdown, every number from the run."""
     clean = run.measurements["clean_accuracy"]
     settings = run.prefix.config
+    # against an adversary clean dev text would choose the state that has seen least of it
+    alone = settings["training"].get("adversary", "none") == "none"
+    kept = "dev chose the state kept" if alone else "the last state was kept"
     lines = [
         f"# {run.task.name} on {run.prefix.base_model}",
         "",
         f"- data: {run.task.name}, {settings['train_examples']} training examples; "
-        f"dev chose the state kept ({settings['dev_accuracy']:.1%} on {settings['dev_examples']})",
+        f"{kept} ({settings['dev_accuracy']:.1%} on {settings['dev_examples']} of dev)",
         f"- clean accuracy: {describe(clean)} on {clean['split']}, argmax over the label words",
         f"- prefix: {settings['prefix']}",
         f"- training: {settings['training']}, seed {settings['seed']}, {settings['dtype']}",
