@@ -7,6 +7,7 @@ Takes about an hour on two cores; each part is resumable and is skipped where it
 
     python scripts/zoo.py --data-dir DATA --run runs/robust --defense default --num-examples 200 \
         --attacks pwws viper --out robust_prefix/zoo/robust-sst2-smollm2-135m
+
 ``--quick`` goes the same way in a minute, on little data, to see that it works.
 """
 
