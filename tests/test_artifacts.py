@@ -293,3 +293,16 @@ def test_tensors_need_not_be_contiguous(tmp_path: Path) -> None:
     assert torch.equal(tensors["t"], tensor)
     assert torch.equal(tensors["u"], tensor[:1])
     assert values["x"] == 1
+
+
+def test_what_bfloat16_keeps_is_stored_in_half_the_space(tmp_path: Path, prefix: Prefix) -> None:
+    half = dataclasses.replace(prefix, tensor=prefix.tensor.bfloat16().float())
+    assert half.fingerprint != prefix.fingerprint
+    for each, stored in ((prefix, torch.float32), (half, torch.bfloat16)):
+        each.save(tmp_path / "a.safetensors")
+        again = Prefix.load(tmp_path / "a.safetensors")
+        assert torch.equal(again.tensor, each.tensor)
+        assert again.tensor.dtype == torch.float32
+        assert again.fingerprint == each.fingerprint
+        tensors, _ = load_tensors(tmp_path / "a.safetensors", "prefix")
+        assert tensors["prefix"].dtype == stored

@@ -47,7 +47,12 @@ class Prefix:
 
     @classmethod
     def of(cls, learned: Learned, backbone: Backbone, config: Mapping[str, Any]) -> Prefix:
-        """What was learned for ``backbone``, as a file holds it."""
+        """What was learned for ``backbone``, as a file holds it.
+
+        Weights inside a model in bfloat16 are kept as it takes them, which halves the file.
+        """
+        if learned.changes_model and backbone.dtype == torch.bfloat16:
+            learned = learned.to(torch.device("cpu"), torch.bfloat16)
         kept = learned.detach().to(torch.device("cpu"), torch.float32)
         return cls(
             kept.tensor,
@@ -112,19 +117,8 @@ class Prefix:
             {"prefix": prefix.fingerprint, "share": share}
             for prefix, share in zip(everyone, shares, strict=True)
         ]
-        return replace(
-            self,
-            tensor=learned.tensor,
-            soft_tokens=learned.soft_tokens,
-            kernel=learned.kernel,
-            head=learned.head,
-            adapters=learned.adapters,
-            weights=learned.weights,
-            config={
-                **{k: v for k, v in self.config.items() if k not in ("dev_accuracy", "seed")},
-                "averaged": parts,
-            },
-        )
+        kept = {k: v for k, v in self.config.items() if k not in ("dev_accuracy", "seed")}
+        return replace(self._with(learned), config={**kept, "averaged": parts})
 
     @property
     def length(self) -> int:
@@ -185,6 +179,18 @@ class Prefix:
             )
         self._check_changes(backbone)
 
+    def _with(self, learned: Learned) -> Prefix:
+        """With other tensors in the same places."""
+        return replace(
+            self,
+            tensor=learned.tensor,
+            soft_tokens=learned.soft_tokens,
+            kernel=learned.kernel,
+            head=learned.head,
+            adapters=learned.adapters,
+            weights=learned.weights,
+        )
+
     def _check_changes(self, backbone: Backbone) -> None:
         """Raise ArtifactError where ``backbone`` lacks what is to be changed in it."""
         if self.adapters is not None:
@@ -230,7 +236,7 @@ class Prefix:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file."""
+        """Write one safetensors file, in bfloat16 what loses nothing by it."""
         metadata: dict[str, Any] = {
             "base_model": self.base_model,
             "base_fingerprint": self.base_fingerprint,
@@ -241,7 +247,7 @@ class Prefix:
         if self.adapters is not None:
             metadata["places"] = [list(place) for place in self.adapters.places]
             metadata["activation"] = self.adapters.activation
-        tensors = {name: tensor.float() for name, tensor in self.learned.tensors().items()}
+        tensors = {name: _shortest(tensor) for name, tensor in self.learned.tensors().items()}
         save_tensors(path, "prefix", tensors, metadata)
 
     @classmethod
@@ -251,7 +257,8 @@ class Prefix:
         Raises:
             ArtifactError: the file is missing, damaged or not a prefix.
         """
-        tensors, metadata = load_tensors(path, "prefix")
+        stored, metadata = load_tensors(path, "prefix")
+        tensors = {name: tensor.float() for name, tensor in stored.items()}
         tensor, *matrices = map(tensors.get, ("prefix", "soft_tokens", "kernel", "head"))
         if (
             tensor is None
@@ -282,6 +289,13 @@ class Prefix:
             )
         except KeyError as error:
             raise ArtifactError(f"expected {error} in the metadata of {path}, got none") from None
+
+
+def _shortest(tensor: Tensor) -> Tensor:
+    """In bfloat16 where that keeps every number, in float32 otherwise."""
+    full = tensor.float()
+    half = full.bfloat16()
+    return half if torch.equal(half.float(), full) else full
 
 
 def _form(prefix: Prefix) -> Any:

@@ -371,3 +371,17 @@ def test_the_same_weights_have_one_fingerprint_in_any_order(
     names = list(tuned.weights)
     other = dict(zip(names[1:] + names[:1], tuned.weights.values(), strict=True))
     assert replace(tuned, weights=other).fingerprint != tuned.fingerprint
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_what_a_model_in_bfloat16_takes_is_kept_in_bfloat16(
+    tokenizer: PreTrainedTokenizerFast, task: Task, tmp_path: Path, spec: str
+) -> None:
+    """Half the file, and the dev accuracy of training is that of what is loaded."""
+    backbone = tiny_backbone("llama", tokenizer)
+    backbone.model.bfloat16()
+    prefix = trained(backbone, task, spec)
+    prefix.save(tmp_path / "a.safetensors")
+    stored, _ = load_tensors(tmp_path / "a.safetensors", "prefix")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    assert Prefix.load(tmp_path / "a.safetensors").fingerprint == prefix.fingerprint
