@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--num-examples", type=int, default=100)
     parser.add_argument("--control-seeds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument(
         "--run", type=Path, default=Path("runs/sst2"), help="trained here, or to be"
     )
@@ -60,7 +61,7 @@ def main() -> None:
     limit = 64 if arguments.quick else 0
     count = 3 if arguments.quick else arguments.num_examples
     task = load_task(arguments.task, arguments.data_dir)
-    backbone = load_backbone(arguments.model)
+    backbone = load_backbone(arguments.model, dtype=arguments.dtype)
     run = _trained(arguments, task, backbone, limit)
     spec = run.defense if arguments.defense == "default" else arguments.defense
     if run.subspaces is None and "robust-prefix" in spec:
@@ -70,13 +71,17 @@ def main() -> None:
         run.save(arguments.run)
 
     classifier = PrefixClassifier(backbone, task, run.prefix, fitted=run.fitted)
+    defense = classifier.build_defense(spec)
+    measurements = run.measurements
+    if spec == run.defense != "none":  # fitting after training changed what it says of clean text
+        measurements = measured_run(backbone, task, run.prefix, limit, defense).measurements
     rows: list[dict[str, Any]] = []
     for name in arguments.attacks[: 1 if arguments.quick else None]:
         summary = run_attack(
             classifier,
             build_attack(name, task.columns, arguments.data_dir),
             load_split(task, "test"),
-            defense=classifier.build_defense(spec),
+            defense=defense,
             protocol="worst",
             num_examples=count,
             seed=arguments.seed,
@@ -84,8 +89,7 @@ def main() -> None:
             control_seeds=arguments.control_seeds,
         )
         rows += [_attack_row(name, row) for row in summary.rows]
-    measurements = {**run.measurements, "attacks": rows}
-    entry = dataclasses.replace(run, measurements=measurements)
+    entry = dataclasses.replace(run, measurements={**measurements, "attacks": rows})
     entry.save(arguments.out)
     write_text(arguments.out / "CARD.md", card(entry))
 
@@ -120,8 +124,9 @@ def card(run: Run) -> str:
         "",
         f"- data: {run.task.name}, {settings['train_examples']} training examples; "
         f"{kept} ({settings['dev_accuracy']:.1%} on {settings['dev_examples']} of dev)",
-        f"- clean accuracy: {describe(clean)} on {clean['split']}, argmax over the label words",
-        f"- prefix: {settings['prefix']}",
+        f"- clean accuracy: {describe(clean)} on {clean['split']}, argmax over the label words, "
+        "behind the default defence",
+        f"- {settings['method']}: {settings['prefix']}",
         f"- training: {settings['training']}, seed {settings['seed']}, {settings['dtype']}",
         f"- parameters: {run.measurements['parameters']['trainable']:,} "
         f"({run.measurements['parameters']['percent']:.3f}% of the frozen model's)",
