@@ -47,7 +47,7 @@ def attack(
         int,
         typer.Option(
             min=0,
-            help="Equal-norm controls beside a defence that tunes a prefix, scores words or "
+            help="Random controls beside a defence that tunes a prefix, scores words or "
             "reads them as others.",
         ),
     ] = 1,

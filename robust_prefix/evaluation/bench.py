@@ -84,7 +84,7 @@ def matching_controls(
     texts: Sequence[Fields],
     seeds: Sequence[int],
 ) -> tuple[str, ...]:
-    """What does as much as a defence, at random: the equal-norm controls; none for most.
+    """What does as much as a defence, at random: the random controls; none for most.
 
     Beside a prefix that is tuned stand random prefixes; beside scores of words the same scores and
     beside words read as others the same words, dealt out anew. What they do as much of is measured
@@ -309,7 +309,7 @@ def run_attack(
         rows: the split to draw from, see :func:`robust_prefix.data.load_split`.
         defense: what is put to the test; ``none`` attacks the undefended classifier alone.
         protocol: ``replay``, ``direct`` or ``worst``.
-        control_seeds: how many equal-norm controls.
+        control_seeds: how many random controls.
         encoder: loads what the similarity of adversaries is measured with; none without it.
 
     Raises:

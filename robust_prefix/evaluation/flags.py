@@ -88,17 +88,17 @@ def trust_flags(
 
 
 def control_flags(row: SummaryRow, gain: int) -> list[str]:
-    """What the equal-norm control at the same protocol says about a defence.
+    """What the random control at the same protocol says about a defence.
 
     Args:
         row: the row, still without flags.
         gain: how many examples more than the control it holds, in units of its seeds.
     """
     if row.p_value_control is None:
-        return ["no equal-norm control beside it"] if row.role == "defense" and row.dynamic else []
+        return ["no random control beside it"] if row.role == "defense" and row.dynamic else []
     if row.p_value_control > SIGNIFICANCE:
-        return ["no better than the equal-norm control"]
-    return ["worse than the equal-norm control"] if gain < 0 else []
+        return ["no better than its random control"]
+    return ["worse than its random control"] if gain < 0 else []
 
 
 def clean_flags(cells: Cells, undefended: Cells) -> list[str]:

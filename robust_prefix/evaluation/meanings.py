@@ -20,10 +20,10 @@ MEANINGS = {
     "texts. Add an attack with other edits.",
     "query budget spent": "The attack was stopped, not beaten. See how accuracy falls with the "
     "number of queries, and raise the budget.",
-    "no better than the equal-norm control": "What it gains, something random of the same "
+    "no better than its random control": "What it gains, something random of the same "
     "size gains too: the gain is not due to what was tuned or fitted.",
-    "worse than the equal-norm control": "Something random of the same size holds more often.",
-    "no equal-norm control": "Without it a gain may be no more than that of something random.",
+    "worse than its random control": "Something random of the same size holds more often.",
+    "no random control": "Without it a gain may be no more than that of something random.",
     "better than undefended on clean text": "A defence seldom repairs the model's own errors; one "
     "that knows the labels does. Compare them on texts that it cannot have seen.",
     "substitute for": "The attack ran with another word list or encoder than its paper's.",

@@ -50,7 +50,7 @@ class Plan:
         protocols: ``replay``, ``direct``, ``worst``; the first two together give the third.
         seeds: one cell each.
         num_examples: texts a cell, drawn from the test split.
-        control_seeds: equal-norm controls beside each defence that has any.
+        control_seeds: random controls beside each defence that has any.
     """
 
     runs: Names

@@ -164,7 +164,7 @@ class Manifest:
         test_fingerprint: hash of the rows the examples were drawn from.
         defenses: canonical specs of the defences under test; ``none`` is in every cell unasked.
         protocols: ``replay``, ``direct``, ``worst``: what was asked for, in that order.
-        controls: by defence, the canonical specs of its equal-norm controls, one a control seed.
+        controls: by defence, the canonical specs of its random controls, one a control seed.
         settings: anything else that results depend on, such as the dtype.
     """
 

@@ -98,7 +98,7 @@ def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     assert len(figures) == 9 + 1 + 1
     assert all(svg.attributes["aria-label"] for svg in figures)
     flags = [b.text for b in page.all("b")]
-    assert "no better than the equal-norm control" in flags
+    assert "no better than its random control" in flags
     assert "dynamic: optimises at inference; replay alone is no evidence" in flags
     articles = page.all("article")
     assert len(articles) == 30

@@ -157,7 +157,7 @@ def test_undefended_stands_for_every_protocol() -> None:
             rows("h" * 120, DEFENSE, "direct", dynamic=True),
             DEFENSE,
             "direct",
-            "no equal-norm control beside it",
+            "no random control beside it",
             True,
             id="no-control",
         ),
@@ -187,7 +187,7 @@ def test_undefended_stands_for_every_protocol() -> None:
             [*rows("hhhhhfff", DEFENSE), *rows("fffffhff", CONTROL)],
             DEFENSE,
             "direct",
-            "no better than the equal-norm control",
+            "no better than its random control",
             True,  # 5 against 1 of 6: p = 14/64
             id="as-the-control",
         ),
@@ -195,7 +195,7 @@ def test_undefended_stands_for_every_protocol() -> None:
             [*rows("hhhhhhff", DEFENSE), *rows("ffffffff", CONTROL)],
             DEFENSE,
             "direct",
-            "no better than the equal-norm control",
+            "no better than its random control",
             False,  # 6 against none: p = 2/64
             id="better-than-the-control",
         ),
@@ -203,7 +203,7 @@ def test_undefended_stands_for_every_protocol() -> None:
             [*rows("ffffffff", DEFENSE), *rows("hhhhhhff", CONTROL)],
             DEFENSE,
             "direct",
-            "worse than the equal-norm control",
+            "worse than its random control",
             True,
             id="worse-than-the-control",
         ),
@@ -330,7 +330,7 @@ def test_the_seeds_of_a_control_are_one_row() -> None:
     defended = found.row(DEFENSE, "direct")
     # held oftener by 0, 1, 2, 2, 3, 3, 0, 0 seeds: of 32 ways to sign the five two are as extreme
     assert defended.p_value_control == pytest.approx(2 / 32)
-    assert "no better than the equal-norm control" in defended.flags
+    assert "no better than its random control" in defended.flags
     assert found.control(defended) is row
     front = headline(found, DEFENSE, "direct")
     assert (front["control"], front["control_robust_accuracy"]) == (POOLED, round(7 / 24, 6))
@@ -338,7 +338,7 @@ def test_the_seeds_of_a_control_are_one_row() -> None:
 
 def test_a_control_that_is_better() -> None:
     found = pooled(["hhhhhhhh", "hhhhhhhf", "hhhhhhff"], defense="ffffffff")
-    assert "worse than the equal-norm control" in found.row(DEFENSE, "direct").flags
+    assert "worse than its random control" in found.row(DEFENSE, "direct").flags
 
 
 def test_an_unfinished_control_is_flagged() -> None:

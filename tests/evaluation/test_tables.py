@@ -84,7 +84,7 @@ def test_a_control_that_is_dealt_out_is_no_noise(summary: Summary, control: str,
 
 def test_flags_are_said_in_words(summary: Summary) -> None:
     words = " ".join(printed(summary).split())
-    assert "no better than the equal-norm control [thesaurus]" in words
+    assert "no better than its random control [thesaurus]" in words
     assert "something random of the same size gains too" in words
     assert "replay alone is no evidence [thesaurus: replay]" in words
 
