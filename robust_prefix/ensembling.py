@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from robust_prefix.defenses import DEFENSES, Ensemble, WrappingDefense
@@ -51,12 +51,16 @@ def ensemble_runs(runs: Sequence[Run], combine: Combine = "mean") -> Run:
     )
 
 
-def check_alike(runs: Sequence[Run]) -> None:
-    """Raise ConfigError where runs differ in base model, task or what is read before."""
+def check_alike(runs: Sequence[Run], apart: Collection[str] = ()) -> None:
+    """Raise ConfigError where runs differ in base model, task or what is read before.
+
+    Args:
+        apart: defences that each run has fitted to its own prefix, so that settings differ.
+    """
     for what, values in (
         ("base model", [run.prefix.base_fingerprint for run in runs]),
         ("task", [run.task.to_dict() for run in runs]),
-        ("defences before the prefix", [_outer(run) for run in runs]),
+        ("defences before the prefix", [_outer(run, apart) for run in runs]),
         ("synonym clusters", [run.synonyms for run in runs]),
         ("vocabulary", [run.vocabulary for run in runs]),
     ):
@@ -68,10 +72,14 @@ def check_alike(runs: Sequence[Run]) -> None:
                 )
 
 
-def _outer(run: Run) -> list[str]:
-    """What stands before the answering part of a run's default defence."""
-    parts = parse_composition(run.defense)
-    return [str(part) for part in parts if issubclass(DEFENSES[part.name], WrappingDefense)]
+def _outer(run: Run, apart: Collection[str] = ()) -> list[str]:
+    """What stands before the answering part of a run's default defence; the name alone of what is
+    fitted ``apart``."""
+    return [
+        part.name if part.name in apart else str(part)
+        for part in parse_composition(run.defense)
+        if issubclass(DEFENSES[part.name], WrappingDefense)
+    ]
 
 
 def _measured(run: Run) -> dict[str, Any]:

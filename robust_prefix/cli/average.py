@@ -42,7 +42,14 @@ def average(
     is often one that is nearly both. A default defence that rewrites text is kept from the first
     run; what was fitted to one prefix is not for another."""
     from robust_prefix.backbones import load_backbone
-    from robust_prefix.defenses import MaskedVote, NoDefense, TextDefense, build_defense, layers
+    from robust_prefix.defenses import (
+        MaskedVote,
+        NoDefense,
+        TextDefense,
+        WordScoresDefense,
+        build_defense,
+        layers,
+    )
     from robust_prefix.ensembling import check_alike
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.accuracy import describe, measured_run
@@ -55,7 +62,7 @@ def average(
         raise ConfigError(
             f"expected numbers with commas between them as shares, got {shares!r}"
         ) from None
-    check_alike([first, *others])
+    check_alike([first, *others], apart=[WordScoresDefense.name])
     given = given or [1 / len(runs)] * len(runs)
     prefix = first.prefix.averaged([run.prefix for run in others], given)
     backbone = load_backbone(prefix.base_model, device=device.value, dtype=dtype.value)

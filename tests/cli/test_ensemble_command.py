@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from robust_prefix.defenses import Fitted, build_defense
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.runs import Run
+from robust_prefix.word_scores import WordScores
 
 from .conftest import Cli
 
@@ -123,3 +125,29 @@ def test_prefixes_of_other_sizes_or_models_are_not_averaged(run_dir: Path) -> No
     words = dataclasses.replace(prefix, config={**prefix.config, "words": [1]})
     with pytest.raises(ConfigError, match="without words or soft tokens"):
         words.averaged([words], [0.5, 0.5])
+
+
+def test_runs_with_word_scores_of_their_own_are_averaged(
+    cli: Cli,
+    refused: Callable[..., str],
+    run_dir: Path,
+    other_run: Path,
+    data_dir: Path,
+    tmp_path: Path,
+) -> None:
+    """Of two that were trained from one another behind ``word-scores`` each has other scores."""
+    for scale, folder in enumerate((run_dir, other_run), 1):
+        run = Run.load(folder)
+        scores = torch.tensor([[0.1, -0.1]]) * scale
+        words = WordScores(
+            ("film",), scores, torch.zeros(2), run.prefix.fingerprint, {"limit": 1.0}
+        )
+        built = build_defense("word-scores", Fitted(words=words)).spec
+        dataclasses.replace(run, words=words, defense=built).save(folder)
+    out = ("--out", tmp_path / "mean", *FLOAT32, "--data-dir", data_dir)
+    said = cli("average", run_dir, other_run, *out)
+    assert said.exit_code == 0, said.stderr
+    averaged = Run.load(tmp_path / "mean")
+    assert (averaged.words, averaged.defense) == (None, "none")
+    said_no = refused("ensemble", run_dir, other_run, "--out", tmp_path / "both")
+    assert "defences before the prefix" in said_no  # scores are for one prefix
