@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,18 +117,16 @@ def card(run: Run) -> str:
     """The card in Markdown, every number from the run."""
     clean = run.measurements["clean_accuracy"]
     settings = run.prefix.config
-    # against an adversary clean dev text would choose the state that has seen least of it
-    alone = settings["training"].get("adversary", "none") == "none"
-    kept = "dev chose the state kept" if alone else "the last state was kept"
     lines = [
         f"# {run.task.name} on {run.prefix.base_model}",
         "",
         f"- data: {run.task.name}, {settings['train_examples']} training examples; "
-        f"{kept} ({settings['dev_accuracy']:.1%} on {settings['dev_examples']} of dev)",
-        f"- clean accuracy: {describe(clean)} on {clean['split']}, argmax over the label words, "
-        "behind the default defence",
-        f"- {settings['method']}: {settings['prefix']}",
-        f"- training: {settings['training']}, seed {settings['seed']}, {settings['dtype']}",
+        f"{_chosen(settings)}",
+        f"- clean accuracy: {describe(clean)} on {clean['split']}, argmax over the label words"
+        f"{'' if run.defense == 'none' else ', behind the default defence'}",
+        f"- {settings.get('method', 'prefix-tuning')}: {settings['prefix']}",
+        f"- training{' of the first' if 'averaged' in settings else ''}: {settings['training']}, "
+        f"{settings['dtype']}",
         f"- parameters: {run.measurements['parameters']['trainable']:,} "
         f"({run.measurements['parameters']['percent']:.3f}% of the frozen model's)",
         *_fitted(run),
@@ -145,11 +144,35 @@ def card(run: Run) -> str:
     lines += [
         "",
         "`replay` shows adversaries crafted on the undefended model; `direct` attacks the defended "
-        "one; `worst` counts an example as held only if it survives both. `random-prefix` is the "
-        "control: noise of the same norm where the defence puts its tuned prefix.",
+        "one; `worst` counts an example as held only if it survives both."
+        f"{_control(run)}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _control(run: Run) -> str:
+    """What the control is, where there is one."""
+    attacks = run.measurements.get("attacks", [])
+    if not any("random-prefix" in row["defense"] for row in attacks):
+        return ""
+    return (
+        " `random-prefix` is the control: noise of the same norm where the defence puts its tuned "
+        "prefix."
+    )
+
+
+def _chosen(settings: Mapping[str, Any]) -> str:
+    """Which state was kept: of an average the last run's settings stand in the card."""
+    if "averaged" in settings:
+        parts = settings["averaged"]
+        shares = " and ".join(f"{part['share']:.2g} of {part['prefix']}" for part in parts)
+        return f"the average, {shares}"
+    # against an adversary clean dev text would choose the state that has seen least of it
+    alone = settings["training"].get("adversary", "none") == "none"
+    kept = "dev chose the state kept" if alone else "the last state was kept"
+    found = f"{settings['dev_accuracy']:.1%} on {settings['dev_examples']} of dev"
+    return f"seed {settings['seed']}, {kept} ({found})"
 
 
 def _fitted(run: Run) -> list[str]:

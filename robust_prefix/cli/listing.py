@@ -153,6 +153,7 @@ def _tasks(data_dir: object) -> list[Row]:
 def _models(_: object) -> list[Row]:
     from robust_prefix.backbones import MODELS
     from robust_prefix.runs import Run, zoo_names
+    from robust_prefix.specs import parse_composition
 
     rows = [
         {
@@ -165,6 +166,9 @@ def _models(_: object) -> list[Row]:
     ]
     for name in zoo_names():
         run = Run.load(f"zoo:{name}")
-        what = f"prefix for {run.prefix.base_model}, task {run.task.name}"
+        method = run.prefix.config.get("method", "prefix-tuning")
+        what = f"{method} on {run.prefix.base_model}, task {run.task.name}"
+        if run.defense != "none":
+            what += ", behind " + "+".join(part.name for part in parse_composition(run.defense))
         rows.append({"name": f"zoo:{name}", "what": what, "here": "yes", "get": ""})
     return rows
