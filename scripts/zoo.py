@@ -124,7 +124,7 @@ def card(run: Run) -> str:
         f"{_chosen(settings)}",
         f"- clean accuracy: {describe(clean)} on {clean['split']}, argmax over the label words"
         f"{'' if run.defense == 'none' else ', behind the default defence'}",
-        f"- {settings.get('method', 'prefix-tuning')}: {settings['prefix']}",
+        f"- {run.prefix.method}: {settings['prefix']}",
         f"- training{' of the first' if 'averaged' in settings else ''}: {settings['training']}, "
         f"{settings['dtype']}",
         f"- parameters: {run.measurements['parameters']['trainable']:,} "
@@ -163,7 +163,7 @@ def _control(run: Run) -> str:
 
 
 def _chosen(settings: Mapping[str, Any]) -> str:
-    """Which state was kept: of an average the last run's settings stand in the card."""
+    """Which state was kept, or what was averaged."""
     if "averaged" in settings:
         parts = settings["averaged"]
         shares = " and ".join(f"{part['share']:.2g} of {part['prefix']}" for part in parts)

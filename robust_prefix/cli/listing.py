@@ -166,8 +166,7 @@ def _models(_: object) -> list[Row]:
     ]
     for name in zoo_names():
         run = Run.load(f"zoo:{name}")
-        method = run.prefix.config.get("method", "prefix-tuning")
-        what = f"{method} on {run.prefix.base_model}, task {run.task.name}"
+        what = f"{run.prefix.method} on {run.prefix.base_model}, task {run.task.name}"
         if run.defense != "none":
             what += ", behind " + "+".join(part.name for part in parse_composition(run.defense))
         rows.append({"name": f"zoo:{name}", "what": what, "here": "yes", "get": ""})

@@ -54,18 +54,7 @@ class Prefix:
         if learned.changes_model and backbone.dtype == torch.bfloat16:
             learned = learned.to(torch.device("cpu"), torch.bfloat16)
         kept = learned.detach().to(torch.device("cpu"), torch.float32)
-        return cls(
-            kept.tensor,
-            backbone.name,
-            backbone.fingerprint,
-            config,
-            soft_tokens=kept.soft_tokens,
-            layers=kept.layers,
-            kernel=kept.kernel,
-            head=kept.head,
-            adapters=kept.adapters,
-            weights=kept.weights,
-        )
+        return cls(kept.tensor, backbone.name, backbone.fingerprint, config)._with(kept)
 
     @property
     def learned(self) -> Learned:
@@ -109,7 +98,7 @@ class Prefix:
         if apart or any(form != forms[0] for form in forms):
             raise ConfigError(
                 "expected prefixes of one method and size, without words or soft tokens, got "
-                f"{', '.join(str(prefix.config.get('method')) for prefix in everyone)}; average "
+                f"{', '.join(prefix.method for prefix in everyone)}; average "
                 "those that were trained from one another with --start"
             )
         learned = self.learned.averaged([prefix.learned for prefix in others], shares)
@@ -119,6 +108,11 @@ class Prefix:
         ]
         kept = {k: v for k, v in self.config.items() if k not in ("dev_accuracy", "seed")}
         return replace(self._with(learned), config={**kept, "averaged": parts})
+
+    @property
+    def method(self) -> str:
+        """What was trained; files of the first releases hold prefixes and do not say so."""
+        return str(self.config.get("method", "prefix-tuning"))
 
     @property
     def length(self) -> int:
@@ -180,11 +174,12 @@ class Prefix:
         self._check_changes(backbone)
 
     def _with(self, learned: Learned) -> Prefix:
-        """With other tensors in the same places."""
+        """The same settings and model, with these tensors."""
         return replace(
             self,
             tensor=learned.tensor,
             soft_tokens=learned.soft_tokens,
+            layers=learned.layers,
             kernel=learned.kernel,
             head=learned.head,
             adapters=learned.adapters,
@@ -302,7 +297,7 @@ def _form(prefix: Prefix) -> Any:
     """What two prefixes must agree in for their numbers to mean the same."""
     shapes = {name: tuple(tensor.shape) for name, tensor in prefix.learned.tensors().items()}
     places = prefix.adapters and (prefix.adapters.places, prefix.adapters.activation)
-    return prefix.config.get("method"), prefix.layers, shapes, places
+    return prefix.method, prefix.layers, shapes, places
 
 
 def _adapters(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Adapters | None:

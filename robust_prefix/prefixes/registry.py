@@ -73,7 +73,7 @@ def method_to_go_on(start: Prefix, task: Task, text: str | None, **settings: Any
         ConfigError: see :func:`build_method`.
     """
     if text is None:
-        text = start.config.get("method", PrefixTuning.name)
+        text = start.method
         return build_method(text, **{**start.config.get("prefix", {}), **settings})
     spec = parse_spec(text)
     known = METHODS[spec.name].config_type if spec.name in METHODS else None

@@ -151,3 +151,24 @@ def test_runs_with_word_scores_of_their_own_are_averaged(
     assert (averaged.words, averaged.defense) == (None, "none")
     said_no = refused("ensemble", run_dir, other_run, "--out", tmp_path / "both")
     assert "defences before the prefix" in said_no  # scores are for one prefix
+
+
+def test_an_average_inside_a_bfloat16_model_is_kept_in_bfloat16(
+    cli: Cli, model_dir: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    """As what was trained there: halves of numbers that bfloat16 keeps are often none."""
+    common = ("--model", model_dir, "--data-dir", data_dir, "--dtype", "bfloat16")
+    method = ("--method", "adapters(width=2)", "--epochs", 1)
+    runs = [tmp_path / name for name in ("one", "two")]
+    for seed, run in enumerate(runs):
+        trained = cli("train", "--out", run, *common, *method, "--seed", seed)
+        assert trained.exit_code == 0, trained.stderr
+    said = cli("average", *runs, "--out", tmp_path / "mean", *common[2:])
+    assert said.exit_code == 0, said.stderr
+    one, two, mean = (Run.load(run).prefix.adapters for run in (*runs, tmp_path / "mean"))
+    assert one is not None
+    assert two is not None
+    assert mean is not None
+    half = (one.down + two.down) / 2
+    assert not torch.equal(half, half.bfloat16().float())
+    assert torch.equal(mean.down, half.bfloat16().float())

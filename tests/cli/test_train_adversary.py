@@ -25,6 +25,22 @@ def _with_word_list(tmp_path: Path, data_dir: Path) -> Path:
     return lists
 
 
+def _trained_with_clusters(
+    cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
+) -> tuple[object, ...]:
+    """``first``, a run whose clusters read three words as others; and the options to go on with,
+    the data folder last."""
+    data = ("--data-dir", _with_word_list(tmp_path, data_dir))
+    common = ("--model", model_dir, *FLOAT32, "--epochs", 1, *data)
+    first = cli("train", "--out", tmp_path / "first", *common, "--length", 3)
+    assert first.exit_code == 0, first.stderr
+    source = ("--sources", "counterfitted-neighbors")
+    fitted = cli("fit-synonyms", tmp_path / "first", *data, *source, "--json")
+    assert fitted.exit_code == 0, fitted.stderr
+    assert json.loads(fitted.stdout)["words"] == 3
+    return common
+
+
 def test_training_against_an_adversary_goes_on_from_a_run(
     cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
 ) -> None:
@@ -70,14 +86,7 @@ def test_bad_adversaries_are_found_before_training(
 def test_synonyms_are_fitted_trained_behind_and_used(
     cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
 ) -> None:
-    lists = _with_word_list(tmp_path, data_dir)
-    common = ("--model", model_dir, *FLOAT32, "--epochs", 1, "--data-dir", lists)
-    first = cli("train", "--out", tmp_path / "first", *common, "--length", 3)
-    assert first.exit_code == 0, first.stderr
-    source = ("--sources", "counterfitted-neighbors")
-    fitted = cli("fit-synonyms", tmp_path / "first", "--data-dir", lists, *source, "--json")
-    assert fitted.exit_code == 0, fitted.stderr
-    assert json.loads(fitted.stdout)["words"] == 3
+    common = _trained_with_clusters(cli, tmp_path, model_dir, data_dir)
     behind = ("--start", tmp_path / "first", "--defense", "normalize+synonyms")
     second = cli("train", "--out", tmp_path / "second", *common, *behind)
     assert second.exit_code == 0, second.stderr
@@ -93,13 +102,8 @@ def test_synonyms_are_fitted_trained_behind_and_used(
 def test_a_prefix_of_another_task_does_not_bring_its_clusters(
     cli: Cli, tmp_path: Path, model_dir: Path, data_dir: Path
 ) -> None:
-    lists = _with_word_list(tmp_path, data_dir)
-    common = ("--model", model_dir, *FLOAT32, "--epochs", 1, "--data-dir", lists)
-    first = cli("train", "--out", tmp_path / "first", *common, "--length", 3)
-    assert first.exit_code == 0, first.stderr
-    source = ("--sources", "counterfitted-neighbors")
-    assert cli("fit-synonyms", tmp_path / "first", "--data-dir", lists, *source).exit_code == 0
-    assert cli("fit-spelling", tmp_path / "first", "--data-dir", lists).exit_code == 0
+    common = _trained_with_clusters(cli, tmp_path, model_dir, data_dir)
+    assert cli("fit-spelling", tmp_path / "first", *common[-2:]).exit_code == 0
     task = dataclasses.replace(Run.load(tmp_path / "first").task, name="other")
     (tmp_path / "other.toml").write_text(
         f'''name = "other"
@@ -109,7 +113,7 @@ label_words = [" negative", " positive"]
 template = "{task.template}"
 [splits]
 '''
-        + "".join(f'{name} = "{lists / file}"\n' for name, file in task.splits.items())
+        + "".join(f'{name} = "{tmp_path / "data" / file}"\n' for name, file in task.splits.items())
     )
     for name, expected in (("sst2", True), (str(tmp_path / "other.toml"), False)):
         out = tmp_path / f"second-{expected}"

