@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +40,9 @@ def average(
     json: JsonOption = False,
 ) -> None:
     """Average prefixes into one that costs no more than any: between a clean and a robust one there
-    is often one that is nearly both. A default defence that rewrites text is kept from the first
-    run; what was fitted to one prefix is not for another."""
+    is often one that is nearly both. The first run's default defence is kept where it rewrites
+    text, votes or adds word scores, which fit-word-scores fits anew; what else was fitted to one
+    prefix is not for another."""
     from robust_prefix.backbones import load_backbone
     from robust_prefix.defenses import (
         MaskedVote,
@@ -69,11 +71,24 @@ def average(
     backbone = load_backbone(mean.base_model, device=device.value, dtype=dtype.value)
     prefix = Prefix.of(mean.learned, backbone, mean.config)
     before = build_defense(first.defense, first.fitted)
-    readers = (TextDefense, MaskedVote, NoDefense)
-    reader = before if all(isinstance(part, readers) for part in layers(before)) else NoDefense()
-    run = measured_run(backbone, first.task, prefix, defense=reader, kept=first.fitted)
-    run.save(out)
+    goes_on = (TextDefense, MaskedVote, WordScoresDefense, NoDefense)
+    keep = all(isinstance(part, goes_on) for part in layers(before))
+    words = None
+    if first.words and keep and any(isinstance(part, WordScoresDefense) for part in layers(before)):
+        words = first.words.beside(prefix.fingerprint)  # as training keeps them
+    fitted = dataclasses.replace(first.fitted, words=words)
+    defense = build_defense(before.spec, fitted) if keep else NoDefense()
+    run = measured_run(backbone, first.task, prefix, defense=defense, kept=fitted)
+    dataclasses.replace(run, words=words).save(out)
     clean = run.measurements["clean_accuracy"]
-    Console(stderr=True).print(f"{out}: accuracy {describe(clean)} on {clean['split']}")
+    console = Console(stderr=True)
+    console.print(f"{out}: accuracy {describe(clean)} on {clean['split']}")
+    if not keep:
+        console.print(
+            f"no default defence: {before.spec} was fitted to the prefix of {runs[0]}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     if json:
         print_json({"out": str(out), **run.measurements})

@@ -81,6 +81,7 @@ def test_bad_input_is_one_line(
 def test_an_average_lies_between(
     cli: Cli, run_dir: Path, other_run: Path, data_dir: Path, tmp_path: Path
 ) -> None:
+    dataclasses.replace(Run.load(run_dir), defense="projection").save(run_dir)
     common = ("--shares", "0.25,0.75", *FLOAT32, "--data-dir", data_dir, "--json")
     said = cli("average", run_dir, other_run, "--out", tmp_path / "between", *common)
     assert said.exit_code == 0, said.stderr
@@ -89,7 +90,8 @@ def test_an_average_lies_between(
     expected = 0.25 * parts[0].prefix.tensor + 0.75 * parts[1].prefix.tensor
     torch.testing.assert_close(run.prefix.tensor, expected)
     assert [part["share"] for part in run.prefix.config["averaged"]] == [0.25, 0.75]
-    assert run.subspaces is None  # they are of another prefix
+    assert (run.subspaces, run.defense) == (None, "none")  # they are of another prefix
+    assert "no default defence: projection" in said.stderr
     assert told["clean_accuracy"]["n"] > 0
 
 
@@ -148,7 +150,12 @@ def test_runs_with_word_scores_of_their_own_are_averaged(
     said = cli("average", run_dir, other_run, *out)
     assert said.exit_code == 0, said.stderr
     averaged = Run.load(tmp_path / "mean")
-    assert (averaged.words, averaged.defense) == (None, "none")
+    first = Run.load(run_dir)
+    assert averaged.defense == first.defense  # those of the first, until they are fitted anew
+    assert averaged.words is not None
+    assert torch.equal(averaged.words.scores, first.words.scores)
+    said = cli("predict", tmp_path / "mean", *FLOAT32, input="a good film\n")
+    assert said.exit_code == 0, said.stderr
     said_no = refused("ensemble", run_dir, other_run, "--out", tmp_path / "both")
     assert "defences before the prefix" in said_no  # scores are for one prefix
 
