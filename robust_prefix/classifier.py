@@ -110,7 +110,7 @@ class PrefixClassifier:
         Raises:
             InputError: see :meth:`logits`.
         """
-        fields = [self.task.fields(text, position) for position, text in enumerate(texts)]
+        fields = self.task.every(texts)
         return self.defense.decide(self.model, fields, batch_size)
 
     def logits(self, texts: Sequence[Text], batch_size: int = 32) -> Tensor:
@@ -119,7 +119,7 @@ class PrefixClassifier:
         Raises:
             InputError: a text is empty, has a NUL byte, or lacks a column; its place is named.
         """
-        fields = [self.task.fields(text, position) for position, text in enumerate(texts)]
+        fields = self.task.every(texts)
         return self.defense.logits(self.model, fields, batch_size)
 
     def predict_proba(self, texts: Sequence[Text], batch_size: int = 32) -> NDArray[np.float32]:
@@ -144,7 +144,7 @@ class PrefixClassifier:
         """Class names with probabilities, and whether a text had to be cut."""
         decisions = self.decide(texts, batch_size)
         probabilities = decisions.logits.softmax(-1).numpy()
-        fields = [self.task.fields(text) for text in texts]
+        fields = self.task.every(texts)
         truncated = self.model.prompter.encode(fields).truncated
         return [
             Prediction(
@@ -170,7 +170,7 @@ class PrefixClassifier:
             ConfigError: the defence has no ``masked-vote``, or is not certified; or a setting is
                 unknown.
         """
-        fields = [self.task.fields(text, position) for position, text in enumerate(texts)]
+        fields = self.task.every(texts)
         config = build_config(CertifyConfig, settings, "certify")
         return list(certify(self.model, self.defense, fields, config, batch_size))
 
@@ -188,7 +188,7 @@ class PrefixClassifier:
             ConfigError: the defence cannot be differentiated.
             InputError: a text or a label is not one of the task's.
         """
-        fields = [self.task.fields(text, position) for position, text in enumerate(texts)]
+        fields = self.task.every(texts)
         return self.defense.gradients(self.model, fields, labels, through)
 
     def embeddings(self) -> NDArray[np.float32]:

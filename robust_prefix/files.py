@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from robust_prefix.errors import ArtifactError, StorageError
+from robust_prefix.errors import ArtifactError, ConfigError, StorageError
 
 
 @contextmanager
@@ -69,3 +69,24 @@ def read_json(path: str | Path) -> Any:
         raise ArtifactError(f"expected a JSON file at {path}, got nothing there") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"expected JSON in {path}, got {error}; write the file anew") from None
+
+
+def check_same(path: str | Path, about: Mapping[str, Any]) -> None:
+    """Keep results of something else from being replaced.
+
+    Args:
+        about: what the JSON object at ``path`` has to say under these keys, where it is there.
+
+    Raises:
+        ArtifactError: the file is not JSON.
+        ConfigError: it says something else.
+    """
+    if not Path(path).is_file():
+        return
+    found = read_json(path)
+    for key, wanted in about.items():
+        if found.get(key) != wanted:
+            raise ConfigError(
+                f"expected {key} {wanted!r} in {path}, got {found.get(key)!r}, the results of "
+                "something else; choose another folder with --out"
+            )

@@ -136,7 +136,7 @@ class Run:
             raise ArtifactError(f"{error} (in {folder / RUN_FILE})") from None
         return cls(
             task=task,
-            prefix=Prefix.load(folder / PREFIX_FILE),
+            prefix=prefix_of_run(folder, values, RUN_FILE),
             subspaces=Subspaces.load(subspaces_file) if subspaces_file.is_file() else None,
             synonyms=SynonymClusters.load(synonyms_file) if synonyms_file.is_file() else None,
             defense=defense,
@@ -149,6 +149,25 @@ class Run:
             words=WordScores.load(words_file) if words_file.is_file() else None,
             vocabulary=Vocabulary.load(vocabulary_file) if vocabulary_file.is_file() else None,
         )
+
+
+def prefix_of_run(folder: Path, values: Mapping[str, Any], said_in: str) -> Prefix:
+    """The prefix in a run directory.
+
+    Args:
+        values: what ``said_in``, the run's JSON file, says; ``prefix_fingerprint`` among it.
+
+    Raises:
+        ArtifactError: it is missing or damaged, or not the one that the run was written with.
+    """
+    prefix = Prefix.load(folder / PREFIX_FILE)
+    said = values.get("prefix_fingerprint", prefix.fingerprint)
+    if said != prefix.fingerprint:
+        raise ArtifactError(
+            f"expected the prefix {said} of {said_in} in {folder}, got {prefix.fingerprint}, which "
+            "was written there since; train into a folder of its own"
+        )
+    return prefix
 
 
 def run_folder(name: str | Path) -> Path:

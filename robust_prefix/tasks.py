@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -192,6 +192,18 @@ class Task:
             f"expected a label of {self.name} (0 to {len(self.labels) - 1}, or "
             f"{', '.join(self.labels)}) in row {position}, got {value!r}"
         )
+
+    def every(self, texts: Iterable[str | Sequence[str] | Mapping[str, str]]) -> list[Fields]:
+        """Each text of a list as ``Fields``, see :meth:`fields`.
+
+        Raises:
+            InputError: a text is not as it should be, or ``texts`` is one text and no list.
+        """
+        if isinstance(texts, str | bytes | Mapping):
+            raise InputError(
+                f"expected a list of texts, got one {type(texts).__name__}; put it into a list"
+            )
+        return [self.fields(text, position) for position, text in enumerate(texts)]
 
     def render(self, fields: Fields) -> str:
         """The prompt for one example. Braces inside the texts stay as they are."""

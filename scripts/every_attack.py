@@ -67,7 +67,8 @@ def main() -> int:
         table.add_row(*(str(row[column]) for column in COLUMNS))
     console = Console(stderr=True)
     console.print(table)
-    console.print(f"{len(rows)} of {len(known)} attacks ran; missing here:", *missing, sep="\n  ")
+    said = f"{len(rows)} of {len(known)} attacks ran; missing here:"
+    console.print(said, *missing, sep="\n  ", markup=False)
     return int(any(row["outcome"] != "complete" for row in rows))
 
 

@@ -101,6 +101,15 @@ def test_a_run_comes_back(run_dir: Path, prefix: Prefix, spaces: Subspaces) -> N
     assert {path.name for path in run_dir.iterdir()} == {RUN_FILE, PREFIX_FILE, SUBSPACES_FILE}
 
 
+def test_a_prefix_that_another_training_left_is_named(run_dir: Path, prefix: Prefix) -> None:
+    """The accuracy and the default defence in the run's file are of the one before."""
+    other = dataclasses.replace(prefix, tensor=prefix.tensor + 1)
+    other.save(run_dir / PREFIX_FILE)
+    message = f"expected the prefix {prefix.fingerprint} of run.json .* got {other.fingerprint}"
+    with pytest.raises(ArtifactError, match=message):
+        Run.load(run_dir)
+
+
 def test_a_run_of_before_splits_were_stored_knows_those_of_a_built_in_task(
     run_dir: Path, prefix: Prefix, task: Task
 ) -> None:

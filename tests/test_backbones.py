@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -264,6 +265,14 @@ def test_an_unknown_architecture_is_refused(backbone: CausalBackbone) -> None:
 def test_a_missing_model_names_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="local directory"):
         load_backbone(str(tmp_path / "nowhere"))
+
+
+def test_weights_cut_short_are_named(tmp_path: Path, model_dir: Path) -> None:
+    copy = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ResourceError, match=r"expected the model .*; give a local directory"):
+        load_backbone(str(copy))
 
 
 @pytest.mark.parametrize(("setting", "value"), [("device", "tpu"), ("dtype", "int4")])

@@ -179,6 +179,16 @@ def test_bad_texts_are_named_by_their_place(
     assert "text 1" in str(caught.value)
 
 
+@pytest.mark.parametrize("method", ["predict_proba", "logits", "decide", "classify", "certify"])
+@pytest.mark.parametrize("texts", ["good", {"text": "good"}], ids=["string", "mapping"])
+def test_one_text_is_not_taken_for_many(
+    classifier: PrefixClassifier, method: str, texts: Any
+) -> None:
+    """A string is a sequence of strings, and its letters would be classified."""
+    with pytest.raises(InputError, match=r"expected a list of texts, got one (str|dict); put it"):
+        getattr(classifier, method)(texts)
+
+
 @pytest.mark.parametrize("text", UNUSUAL.values(), ids=UNUSUAL)
 def test_unusual_texts_are_classified(classifier: PrefixClassifier, text: str) -> None:
     check_prompts(classifier.model.prompter, [(text,)])

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_prefix.errors import ArtifactError, StorageError
-from robust_prefix.files import atomic_path, read_json, write_json, write_text
+from robust_prefix.errors import ArtifactError, ConfigError, StorageError
+from robust_prefix.files import atomic_path, check_same, read_json, write_json, write_text
 
 FAILURES = {
     "error": ValueError("broken"),
@@ -142,6 +142,17 @@ def test_what_is_not_json_is_named(tmp_path: Path, content: bytes | None, messag
     with pytest.raises(ArtifactError, match=message) as caught:
         read_json(path)
     assert str(path) in str(caught.value)
+
+
+def test_results_of_something_else_are_not_replaced(tmp_path: Path) -> None:
+    path, about = tmp_path / "a.json", {"prefix": "ab", "n": 3, "rates": [0.5]}
+    check_same(path, about)  # nothing there yet
+    write_json(path, {**about, "found": 1})
+    check_same(path, about)
+    for key, value in (("prefix", "cd"), ("n", 4), ("rates", []), ("more", 1)):
+        with pytest.raises(ConfigError, match=f"expected {key} .* choose another folder"):
+            check_same(path, {**about, key: value})
+    assert read_json(path)["found"] == 1
 
 
 def test_json_of_other_tools_is_read(tmp_path: Path) -> None:

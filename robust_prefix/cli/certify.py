@@ -6,7 +6,7 @@ import dataclasses
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -82,7 +82,7 @@ def certify_run(
         summarize,
         tried,
     )
-    from robust_prefix.files import write_json, write_text
+    from robust_prefix.files import check_same, write_json, write_text
     from robust_prefix.progress import progress
     from robust_prefix.runs import Run
     from robust_prefix.specs import build_config
@@ -109,17 +109,10 @@ def certify_run(
             f"expected records of {tested.spec!r} on this prefix in "
             f"{', '.join(map(str, attacks))}, got none; attack this very defence"
         )
-    rows: list[Certified] = []
-    texts = [example.fields for example in examples]
-    found = certify(model, tested, texts, config, substitutes=substitutes)
-    with progress("certifying", len(examples)) as advance:
-        for example, certificate in zip(examples, found, strict=True):
-            rows.append(Certified(example, certificate))
-            advance(len(rows), "")
     if out is None:
         name = f"{task.name}-certify-{method}-{tested.spec}-{split}-{num_examples}-seed{seed}"
         out = Path("results") / re.sub(r"[^\w.=-]+", "-", name)
-    summary = {
+    about = {
         "task": task.name,
         "model": model.backbone.name,
         "prefix": model.prefix.fingerprint,
@@ -127,8 +120,18 @@ def certify_run(
         "split": split,
         **dataclasses.asdict(config),
         "dtype": str(model.backbone.dtype).removeprefix("torch."),
-        **summarize(rows),
+        "n": len(examples),
+        "held_against": [str(folder) for folder in attacks or ()],
     }
+    check_same(out / "summary.json", about)
+    rows: list[Certified] = []
+    texts = [example.fields for example in examples]
+    found = certify(model, tested, texts, config, substitutes=substitutes)
+    with progress("certifying", len(examples)) as advance:
+        for example, certificate in zip(examples, found, strict=True):
+            rows.append(Certified(example, certificate))
+            advance(len(rows), "")
+    summary: dict[str, Any] = {**about, **summarize(rows)}
     if attacks:
         outcome = tried(rows, records, substitutes)
         summary["attacks"] = {

@@ -61,7 +61,7 @@ def detect(
         measure_detection,
     )
     from robust_prefix.evaluation.store import RecordStore
-    from robust_prefix.files import write_json
+    from robust_prefix.files import check_same, write_json
     from robust_prefix.runs import Run
 
     loaded = Run.load(run, data_dir)
@@ -81,13 +81,10 @@ def detect(
     classifier = PrefixClassifier.from_pretrained(
         run, "none", device=device.value, dtype=dtype.value, data_dir=data_dir
     )
-    clean, against = measure_detection(
-        classifier.model, loaded.detectors, examples, adversaries_in(records)
-    )
     if out is None:
         name = f"{loaded.task.name}-detect-{len(examples)}-seed{seed}"
         out = Path("results") / re.sub(r"[^\w.=-]+", "-", name)
-    summary = {
+    about = {
         "task": loaded.task.name,
         "model": classifier.model.backbone.name,
         "prefix": loaded.prefix.fingerprint,
@@ -95,8 +92,13 @@ def detect(
         "dtype": str(classifier.model.backbone.dtype).removeprefix("torch."),
         "seed": seed,
         "n": len(examples),
-        **detection_summary(clean, against),
+        "held_against": [str(folder) for folder in attacks or ()],
     }
+    check_same(out / "detection.json", about)
+    clean, against = measure_detection(
+        classifier.model, loaded.detectors, examples, adversaries_in(records)
+    )
+    summary = {**about, **detection_summary(clean, against)}
     write_json(out / "detection.json", summary)
     Console(stderr=json).print(detection_tables(clean, against))
     print(f"detection: {out / 'detection.json'}", file=sys.stderr)

@@ -64,7 +64,7 @@ def list_names(
     for get, names in commands.items():
         # A command is to be copied whole: it is not wrapped.
         console.print(f"\nFor {', '.join(names)}:", style="yellow")
-        console.print(f"  {get}", soft_wrap=True, highlight=False)
+        console.print(f"  {get}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _attacks(data_dir: object) -> list[Row]:

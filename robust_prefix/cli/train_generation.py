@@ -100,7 +100,8 @@ def train_generation(
         generator.measurements["bleu"] = {"split": measured, **bleu.to_dict()}
         said = f"{bleu} on {measured}"
     generator.save_pretrained(out)
-    Console(stderr=True).print(f"{out}: dev loss {loss:.3f} nats a token; BLEU {said}")
+    shown = f"{out}: dev loss {loss:.3f} nats a token; BLEU {said}"
+    Console(stderr=True).print(shown, markup=False)
     if json:
         settings = dict(prefix.config)
         print_json({"out": str(out), **generator.measurements, "settings": settings})

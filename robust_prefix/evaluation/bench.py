@@ -185,6 +185,8 @@ class Bench:
         asked = check_protocols(protocols, attack)
         if isinstance(attack, RecordedAttack):
             every = attack.examples(task.label)
+            if num_examples < 1:
+                raise ConfigError(f"expected 1 or more examples, got {num_examples}")
             chosen = _shuffled(len(every), seed)[:num_examples]
             examples = [every[place] for place in chosen]
             fingerprint = attack.sha256[:16]

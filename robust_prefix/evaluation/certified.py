@@ -81,7 +81,7 @@ def summarize(rows: Sequence[Certified]) -> dict[str, Any]:
     """JSON values: accuracy, median radius and what is certified at each number of words."""
     shares = certified_shares(rows)
     right = [row.certificate for row in rows if row.correct]
-    relative = [each.radius / each.words for each in right]
+    relative = [each.radius / each.words for each in right if each.words]
     return {
         "n": len(rows),
         "abstained": sum(row.certificate.label is None for row in rows),

@@ -18,6 +18,7 @@ from robust_prefix.generation.bleu import Bleu, by_source, measure_bleu
 from robust_prefix.generation.prompts import decoder, prompt_rows
 from robust_prefix.generation.tasks import GenerationTask, Pair
 from robust_prefix.prefixes import PREFIX_FILE, Prefix
+from robust_prefix.runs import prefix_of_run
 
 GENERATION_FILE = "generation.json"
 """Its name in a run directory."""
@@ -194,7 +195,7 @@ class PrefixGenerator:
             raise ArtifactError(f"expected {error} in {path}, got none") from None
         except RobustPrefixError as error:
             raise ArtifactError(f"{error} (in {path})") from None
-        prefix = Prefix.load(Path(folder) / PREFIX_FILE)
+        prefix = prefix_of_run(Path(folder), values, GENERATION_FILE)
         if backbone is None:
             backbone = load_backbone(prefix.base_model, device=device, dtype=dtype)
         return cls(backbone, task, prefix, measurements)

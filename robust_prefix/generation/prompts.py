@@ -36,6 +36,10 @@ def prompt_rows(
     Raises:
         InputError: a source is no text, or its prompt is too long; its place is named.
     """
+    if isinstance(sources, str | bytes):
+        raise InputError(
+            f"expected a list of sources, got one {type(sources).__name__}; put it into a list"
+        )
     checked = [task.check(source, f"source {place}") for place, source in enumerate(sources)]
     rows = backbone.tokenize([task.render(source) for source in checked])
     for place, row in enumerate(rows):

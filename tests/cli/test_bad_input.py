@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from robust_prefix.backbones import CausalBackbone, loading
 from robust_prefix.evaluation.bench import DATABASE
 from robust_prefix.prefixes import Prefix
-from robust_prefix.runs import PREFIX_FILE, RUN_FILE, SUBSPACES_FILE
+from robust_prefix.runs import PREFIX_FILE, RUN_FILE, SUBSPACES_FILE, Run
 
 from ..conftest import tiny_backbone
 from ..test_files import contents, file_size_limit
@@ -172,8 +172,11 @@ def damage(run: Path, case: str, prefix: Prefix) -> None:
         (run / SUBSPACES_FILE).unlink()
     elif case == "broken run.json":
         (run / RUN_FILE).write_text('{"task": ')
-    elif case == "other prefix than the subspaces'":
+    elif case == "other prefix than the run's":
         Prefix(prefix.tensor + 1, *_base(path)).save(path)
+    elif case == "other prefix than the subspaces'":
+        other = Prefix(prefix.tensor + 1, *_base(path))
+        dataclasses.replace(Run.load(run), prefix=other).save(run)
 
 
 def _base(path: Path) -> tuple[str, str]:
@@ -192,6 +195,7 @@ def _base(path: Path) -> tuple[str, str]:
         ("truncated subspaces", "subspaces.safetensors, got a damaged or foreign one"),
         ("no subspaces", "run robust-prefix fit-subspaces on the run first"),
         ("broken run.json", "expected JSON in"),
+        ("other prefix than the run's", "which was written there since"),
         ("other prefix than the subspaces'", "run robust-prefix fit-subspaces on this run"),
     ],
 )
@@ -266,14 +270,20 @@ def test_a_word_list_that_is_missing_is_named_with_its_command(
 
 
 def test_an_extra_that_is_missing_is_named_with_its_command(
-    refused: Refused, monkeypatch: pytest.MonkeyPatch, pristine_run: Path, tmp_path: Path
+    cli: Cli,
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+    pristine_run: Path,
+    tmp_path: Path,
 ) -> None:
     from attacks import resources
 
     monkeypatch.setattr(resources.importlib.util, "find_spec", lambda name: None)
     line = refused("attack", pristine_run, "--attack", "deepwordbug", "--out", tmp_path / "out")
-    assert line.endswith('run: pip install "robust-prefix[attacks]"')
+    command = 'pip install "robust-prefix[attacks]"'
+    assert line.endswith(f"run: {command}")
     assert not (tmp_path / "out").exists()
+    assert f"  {command}" in cli("list", "attacks").stdout.splitlines()
 
 
 def test_data_that_is_missing_is_named_with_what_to_do(
@@ -364,6 +374,20 @@ def test_a_seed_out_of_range(cli: Cli, tmp_path: Path, data_dir: Path, seed: str
     assert isinstance(result.exception, SystemExit)
     assert "--seed" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@needs_attacks
+@pytest.mark.parametrize("count", [0, -5])
+def test_no_examples_of_a_recorded_attack(
+    refused: Refused, pristine_run: Path, tmp_path: Path, data_dir: Path, count: int
+) -> None:
+    recorded, out = tmp_path / "found.csv", tmp_path / "out"
+    recorded.write_text("original,adversarial,label\na good film,a goood film,1\n")
+    common = ("--data-dir", data_dir, "--dtype", "float32", "--out", out)
+    attack = ("--attack", f"file:{recorded}", "--protocol", "replay", "--num-examples", count)
+    line = refused("attack", pristine_run, *common, *attack)
+    assert f"expected 1 or more examples, got {count}" in line
+    assert not out.exists()
 
 
 @needs_attacks

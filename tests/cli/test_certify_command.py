@@ -16,7 +16,7 @@ VOTE = "masked-vote(copies=4, mask=0.75)"
 
 
 def test_certificates_are_written_and_shown(
-    cli: Cli, run_dir: Path, data_dir: Path, tmp_path: Path
+    cli: Cli, refused: Callable[..., str], run_dir: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     common = ("--data-dir", data_dir, "--num-examples", 12, *FLOAT32)
     said = cli("certify", run_dir, *common, "--defense", VOTE, "--out", tmp_path / "c", "--json")
@@ -33,6 +33,10 @@ def test_certificates_are_written_and_shown(
         certified = sum(int(row["radius"]) >= level["words"] for row in rows)
         assert level["share"]["value"] == pytest.approx(certified / 12)
     assert "certified" in said.stderr
+    other = ("--out", tmp_path / "c", "--seed", 1)
+    line = refused("certify", run_dir, *common, "--defense", VOTE, *other)
+    assert "choose another folder" in line
+    assert summary == json.loads((tmp_path / "c" / "summary.json").read_text())
 
 
 def test_the_smoothed_certificate_has_a_confidence(

@@ -46,7 +46,7 @@ def test_predictions_say_what_is_refused(cli: Cli, fitted_run: Path, data_dir: P
 
 @needs_attacks
 def test_detectors_are_held_against_attacks(
-    cli: Cli, fitted_run: Path, data_dir: Path, tmp_path: Path
+    cli: Cli, refused: Callable[..., str], fitted_run: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     common = ("--data-dir", data_dir, *FLOAT32)
     attack = ("--attack", "deepwordbug(max_queries=30)", "--num-examples", 12)
@@ -75,6 +75,9 @@ def test_detectors_are_held_against_attacks(
     assert {each["defense"].split("(")[0] for each in summary["adversaries"]} <= {"none", "detect"}
     assert summary["adversaries"]
     assert "knows of the score density" in said.stderr
+    line = refused("detect", fitted_run, *common, "--out", tmp_path / "d")
+    assert "choose another folder" in line
+    assert summary == json.loads((tmp_path / "d" / "detection.json").read_text())
     assert "\u2026" not in said.stderr  # all of it fits a terminal of 80 columns
 
 

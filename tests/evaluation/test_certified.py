@@ -42,6 +42,13 @@ def test_what_is_certified_at_each_number_of_words() -> None:
     assert all(s.accuracy.low <= (s.accuracy.value or 0) <= s.accuracy.high for s in shares)
 
 
+def test_a_text_without_words_has_no_share_of_them() -> None:
+    """Such as ``10/10``, whose answer is certain whatever stands for its words."""
+    empty = Certified(Example(0, ("10/10",), 1), Certificate(1, 0, 0, 1.0))
+    assert summarize([empty])["median_share_of_words"] is None
+    assert summarize([empty, row(1, 1, 1)])["median_share_of_words"] == 0.2
+
+
 @pytest.mark.parametrize(
     ("changed", "count"),
     [

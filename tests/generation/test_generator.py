@@ -169,6 +169,14 @@ def test_bad_sources_are_named_by_their_place(
         generator.generate(["film", source])
 
 
+def test_one_source_is_not_taken_for_many(
+    backbone: CausalBackbone, reviews: GenerationTask
+) -> None:
+    generator = PrefixGenerator(backbone, reviews, random_prefix(backbone))
+    with pytest.raises(InputError, match="expected a list of sources, got one str; put it into"):
+        generator.generate("film")
+
+
 def test_text_beyond_the_positions_is_refused(
     backbone: CausalBackbone, reviews: GenerationTask
 ) -> None:
@@ -213,6 +221,10 @@ def test_a_damaged_run_is_named(
     PrefixGenerator(backbone, reviews, random_prefix(backbone)).save_pretrained(tmp_path)
     path = tmp_path / "generation.json"
     values = json.loads(path.read_text())
+    random_prefix(backbone, seed=9).save(tmp_path / "prefix.safetensors")
+    with pytest.raises(ArtifactError, match="which was written there since"):
+        PrefixGenerator.from_pretrained(tmp_path, backbone=backbone)
+    random_prefix(backbone).save(tmp_path / "prefix.safetensors")
     for damaged, message in (
         ({"task": values["task"]}, "expected 'measurements' in"),
         ({**values, "task": {"name": "x", "colour": 1}}, "got 'colour'"),
