@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from attacks.words import places_in_columns
 from robust_prefix.errors import ConfigError, InputError
+from robust_prefix.masks import STAND_IN
 
 if TYPE_CHECKING:
     from robust_prefix.evaluation.protocols import GradientVictim, Victim
@@ -48,7 +49,7 @@ class VictimWrapper:
         Raises:
             InputError: the victim's answer has the wrong shape or is not finite.
         """
-        fields = [_as_fields(text) for text in texts]
+        fields = [without_blanks(_as_fields(text)) for text in texts]
         return torch.from_numpy(softmax(checked_logits(self._asked, fields), axis=1))
 
     def get_grad(self, text: str | tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -115,6 +116,22 @@ def gradient_victim(victim: Victim) -> GradientVictim:
             "use an attack that reads scores alone"
         )
     return cast("GradientVictim", victim)
+
+
+def facing(victim: Victim, label: int) -> Victim:
+    """``victim`` as it is seen from texts of a class: what is refused fools nobody."""
+    from robust_prefix.evaluation.protocols import Facing
+
+    return victim.facing(label) if isinstance(victim, Facing) else victim
+
+
+def without_blanks(fields: Fields) -> Fields:
+    """``fields`` with a sign in place of each column of spaces, which no classifier takes.
+
+    Deletion leaves nothing of a text of one word; what is asked then is what the text is without
+    it.
+    """
+    return tuple(text if text.strip() else STAND_IN for text in fields)
 
 
 def tokens_at(found: TokenGradients, place: Place) -> list[int]:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ from robust_prefix.defenses import (
 )
 from robust_prefix.defenses.base import NoSettings
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
-from robust_prefix.evaluation.bench import matching_controls
+from robust_prefix.evaluation.bench import Bench, matching_controls
+from robust_prefix.evaluation.protocols import ThreatModel
 from robust_prefix.fitting import fit_word_scores
 from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
@@ -413,6 +415,22 @@ def test_a_control_deals_the_scores_out_anew_and_says_as_much(
         assert (control.logits(model, text) - defense.logits(model, text)).abs().max() > 0.1
         assert matching_controls(classifier, control, text, [0]) == ()
     assert matching_controls(classifier, defense, text, []) == ()
+    attack: Any = SimpleNamespace(
+        spec="swap", threat=ThreatModel("score", ("text",), "words", None), goal="misclassify"
+    )
+    attack.deviation, attack.resources = "", {}
+    with pytest.raises(ConfigError, match="expected no random control among the defences"):
+        Bench.prepare(
+            classifier,
+            attack,
+            load_split(task, "test"),
+            defenses=[defense, build_defense(specs[0], fitted)],
+            protocols=["direct"],
+            num_examples=2,
+            seed=3,
+            control_seeds=0,
+            controls={defense.spec: specs},
+        )
 
 
 def test_beside_a_tuned_prefix_the_control_is_a_random_one(

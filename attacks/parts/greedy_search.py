@@ -8,6 +8,12 @@ from textattack.goal_function_results import GoalFunctionResultStatus
 from textattack.search_methods import SearchMethod
 
 
+def standing(result: Any) -> tuple[bool, float]:
+    """How good a result is: the highest score, and before all others one that reaches the goal,
+    which of three and more classes need not have it."""
+    return result.goal_status == GoalFunctionResultStatus.SUCCEEDED, result.score
+
+
 class GreedySearch(SearchMethod):
     """The best of all next steps, over and over.
 
@@ -24,7 +30,7 @@ class GreedySearch(SearchMethod):
                 best.attacked_text, original_text=initial_result.attacked_text
             )
             results, over = self.get_goal_results(candidates) if candidates else ([], True)
-            best = max(results, key=lambda result: result.score, default=best)
+            best = max(results, key=standing, default=best)
             if over:
                 break
         return best

@@ -8,6 +8,8 @@ from typing import Any
 from textattack.goal_function_results import GoalFunctionResultStatus
 from textattack.search_methods import SearchMethod
 
+from attacks.parts.greedy_search import standing
+
 
 class OrderedSearch(SearchMethod):
     """The best substitute of each word in turn, from the first to the last.
@@ -24,7 +26,7 @@ class OrderedSearch(SearchMethod):
         if over or best.goal_status == GoalFunctionResultStatus.SUCCEEDED:
             return best
         other, _ = self._pass(initial_result, indices[::-1])
-        return max(best, other, key=lambda result: result.score)
+        return max(best, other, key=standing)
 
     def _pass(self, initial_result: Any, indices: Sequence[int]) -> tuple[Any, bool]:
         """The result after all words or at the goal; whether the budget is gone."""
@@ -36,7 +38,7 @@ class OrderedSearch(SearchMethod):
                 indices_to_modify=[index],
             )
             results, over = self.get_goal_results(candidates) if candidates else ([], over)
-            best = max([best, *results], key=lambda result: result.score)
+            best = max([best, *results], key=standing)
             if over or best.goal_status == GoalFunctionResultStatus.SUCCEEDED:
                 break
         return best, over

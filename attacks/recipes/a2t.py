@@ -58,7 +58,8 @@ class A2T(TextAttackRecipe[A2TConfig]):
         "speech, similarity at least min_similarity"
     )
     deviation = (
-        "8 listed neighbours a word where the paper has 20; MiniLM in place of stsb-distilbert"
+        "8 listed neighbours a word, where candidates are neighbors, for the paper's 20; MiniLM in "
+        "place of stsb-distilbert"
     )
     needs = (
         "stopwords",

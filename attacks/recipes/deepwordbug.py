@@ -39,7 +39,7 @@ class DeepWordBug(TextAttackRecipe[DeepWordBugConfig]):
 
     name = "deepwordbug"
     paper = "Gao et al. 2018, https://arxiv.org/abs/1801.04354"
-    edits = "typos of 30 characters in all, one word once, no stopwords"
+    edits = "typos of max_edit_distance characters in all, one word once, no stopwords"
     deviation = "words ranked by [UNK] in their place; stopwords spared, as in TextAttack 0.3.11"
     needs = ("stopwords",)
     config_class = DeepWordBugConfig

@@ -19,6 +19,7 @@ import random
 from dataclasses import dataclass
 
 from attacks.substitution import Queries, Slot, SubstitutionAttack, SubstitutionConfig, substitute
+from attacks.victim import without_blanks
 from robust_prefix.tasks import Fields
 
 
@@ -61,5 +62,5 @@ def _by_importance(queries: Queries, fields: Fields, slots: list[Slot]) -> list[
 
     A text without a word is no substitution: that it is misclassified makes it no adversary.
     """
-    scores = queries.rate([substitute(fields, {slot: ""}) for slot in slots])
+    scores = queries.rate([without_blanks(substitute(fields, {slot: ""})) for slot in slots])
     return [slots[i] for i in scores.argsort(kind="stable")]

@@ -65,8 +65,8 @@ class HotFlip(Recipe[HotFlipConfig]):
     paper = "Ebrahimi et al. 2018, https://aclanthology.org/P18-2006/"
     knowledge = "gradient"
     edits = (
-        "max_flips words to words of the same part of speech, embeddings' cosine of min_cosine "
-        "or more, no stopwords, no inflections"
+        "max_flips words to words of the same part of speech where same_pos says so, embeddings' "
+        "cosine of min_cosine or more, no stopwords, no inflections"
     )
     deviation = (
         "words alone, no characters; flips to one-token words that the counter-fitted list knows; "

@@ -20,6 +20,7 @@ It differs from the paper and its code:
   labels' own names are left out, so a trigger may say outright what the other class says.
 * Tokens are those that are a word by themselves, and that come back as the same tokens when the
   text is encoded again: what is found is a text, not a row of ids.
+* Where the victim may refuse to answer, what it refuses counts as held in the search, too.
 * Words are put before the columns that ``modify`` names; of a pair before the hypothesis.
 * With ``starts`` there are several searches, and what does most to all the training examples is
   kept: a model that was trained against triggers ends a single search early (docs/findings.md).
@@ -40,7 +41,7 @@ from pydantic import PositiveInt
 from attacks.base import Recipe
 from attacks.gradients import GradientConfig
 from attacks.substitution import Queries
-from attacks.victim import checked_logits, gradient_victim, tokens_at
+from attacks.victim import checked_logits, facing, gradient_victim, tokens_at
 from attacks.vocabulary import Words, read_vocabulary
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.evaluation.protocols import Attempt, Example, GradientVictim, Victim
@@ -95,20 +96,21 @@ class UniversalTriggers(Recipe[UniversalTriggersConfig]):
         Raises:
             ConfigError: the victim gives no gradients.
         """
-        opened = gradient_victim(victim)
+        gradient_victim(victim)  # or refuse it before anything is asked
         rng = random.Random(seed)
         triggers: dict[str, str] = {}
         report: dict[str, dict[str, int]] = {}
         for label, name in enumerate(victim.labels):
             texts = self._sample(examples, label, len(victim.labels), rng)
-            right = _right(victim, texts, label)
-            trigger = _Search(self, opened, label, right, rng).run() if right else ()
+            seen = gradient_victim(facing(victim, label))
+            right = _right(seen, texts, label)
+            trigger = _Search(self, seen, label, right, rng).run() if right else ()
             triggers[name] = " ".join(trigger)
             after = [self.put_before(text, triggers[name]) for text in right]
             report[name] = {
                 "examples": len(texts),
                 "right": len(right),
-                "right_after": len(_right(victim, after, label)),
+                "right_after": len(_right(seen, after, label)),
             }
         return json.dumps({"triggers": triggers, "fit": report})
 

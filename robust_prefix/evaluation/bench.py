@@ -202,6 +202,13 @@ class Bench:
                 for spec, defense in tested.items()
             }
             controls = {spec: specs for spec, specs in found.items() if specs}
+        for spec in tested:
+            of = [name for name, specs in controls.items() if spec in specs]
+            if of:
+                raise ConfigError(
+                    f"expected no random control among the defences, got {spec}, that of {of[0]}; "
+                    "leave it out, it stands beside it in any case"
+                )
         manifest = Manifest(
             task=task.name,
             columns=task.columns,

@@ -301,7 +301,8 @@ def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 
 def _stored(path: Path) -> dict[str, Manifest]:
     """The cells of an earlier run, by name; also finds out at once whether another is on."""
-    if not path.is_file():
+    # SQLite's file is empty until its tables are there: whoever was stopped before wrote nothing
+    if not path.is_file() or not path.stat().st_size:
         return {}
     with RecordStore(path) as store:
         manifests = store.manifests

@@ -205,7 +205,9 @@ def tried(
         found = certified.get((record.example, record.original))
         if found is None or found.label is None:
             continue
-        attacked += record.attacked and found.radius > 0
+        # a replay without an adversary is no attack on anything
+        tried_on = record.protocol == "direct" or record.adversarial is not None
+        attacked += record.attacked and tried_on and found.radius > 0
         if record.adversarial is None:
             continue
         texts = record.original, record.adversarial

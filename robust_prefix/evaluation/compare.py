@@ -45,6 +45,7 @@ class ComparedRow:
         shared: how many examples both have; 0 where their test data differ.
         p_value: of the paired test on these, McNemar's exact for systems of one seed.
         flips: those of them whose outcome differs; none are listed for pooled controls.
+        pooled: of controls of several seeds, an example may hold under some and not under others.
     """
 
     task: str
@@ -58,6 +59,15 @@ class ComparedRow:
     shared: int
     p_value: float | None
     flips: tuple[Flip, ...]
+    pooled: bool = False
+
+    @property
+    def won_and_lost(self) -> tuple[int, int] | None:
+        """How many held in the second alone, and how many in the first; None where pooled."""
+        if self.pooled:
+            return None
+        lost = sum(flip.held_first for flip in self.flips)
+        return len(self.flips) - lost, lost
 
     @property
     def difference(self) -> float | None:
@@ -68,6 +78,7 @@ class ComparedRow:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, rounded."""
+        won, lost = self.won_and_lost or (None, None)
         return {
             "task": self.task,
             "attack": self.attack,
@@ -80,8 +91,8 @@ class ComparedRow:
             "difference": None if self.difference is None else round(self.difference, 6),
             "shared_examples": self.shared,
             "p_value": None if self.p_value is None else round(self.p_value, 6),
-            "only_first_held": sum(flip.held_first for flip in self.flips),
-            "only_second_held": sum(not flip.held_first for flip in self.flips),
+            "only_first_held": lost,
+            "only_second_held": won,
             "flips": [
                 {
                     "example": flip.example,
@@ -189,6 +200,7 @@ def _compared(one: Results, row: SummaryRow, other: Results, rival: SummaryRow) 
         shared=len(shared),
         p_value=sign_flip(differences, one.manifest.seed) if shared else None,
         flips=tuple(_flips(members[0], rivals[0], shared)) if single else (),
+        pooled=not single,
     )
 
 

@@ -79,7 +79,7 @@ def comparison_markdown(comparison: Comparison) -> str:
             f"{percent(row.second.value)} ({interval(row.second)})",
             points(row.difference),
             "-" if row.p_value is None else f"{row.p_value:.2g}",
-            f"{sum(not f.held_first for f in row.flips)} / {sum(f.held_first for f in row.flips)}",
+            " / ".join(map(str, row.won_and_lost)) if row.won_and_lost else "-",
             str(row.shared),
         )
         for row in comparison.rows

@@ -65,6 +65,15 @@ class Victim(Protocol):
         ...
 
 
+@runtime_checkable
+class Facing(Protocol):
+    """A victim that may refuse to answer and shows that by the class an attacker starts from."""
+
+    def facing(self, label: int) -> Victim:
+        """It as it is seen from texts of the class ``label``."""
+        ...
+
+
 class WhiteBox(Protocol):
     """What an attacker with the weights sees in addition; ``PrefixClassifier`` shows it."""
 

@@ -244,9 +244,10 @@ class Manifest:
         )
 
     def probe_key(self, defense: str) -> str:
-        """Under which the checks of a system are stored; cells of one system share them."""
+        """Under which the checks of a system are stored; its cells on the same texts share them."""
         gradients = " gradients" if self.settings.get("threat.knowledge") == "gradient" else ""
-        return f"{self.task} {self.model} {self.prefix} {defense} seed={self.seed}{gradients}"
+        texts = f"{self.test_fingerprint} n={self.n} seed={self.seed}"
+        return f"{self.task} {self.model} {self.prefix} {defense} {texts}{gradients}"
 
     def state_key(self, defense: str) -> str:
         """Under which it is stored what a universal attack found against a system."""

@@ -169,10 +169,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
             table.add_row(Text(f"{short_name(row.attack)} on {row.task}", style="bold"))
         shown = row.role == "undefended"
         system = "undefended" if shown else f"{names[row.defense]}, {row.protocol}"
-        flips = [flip.held_first for flip in row.flips]
-        won, lost = str(flips.count(False)), str(flips.count(True))
-        if row.role == "control":
-            won = lost = "-"  # of several seeds an example is not held or lost, but in part
+        won, lost = map(str, row.won_and_lost or "--")
         table.add_row(
             Text(f"  {system}", style="dim" if row.role == "control" else ""),
             percent(row.first.value),

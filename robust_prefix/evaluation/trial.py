@@ -67,7 +67,18 @@ class CountingVictim:
         self._classifier = classifier
         self._label = label
         self._goal: Goal = goal
-        self.queries = 0
+        self._asked = [0]  # one number, shared with those that face a class
+
+    @property
+    def queries(self) -> int:
+        """How many texts were asked about so far."""
+        return self._asked[0]
+
+    def facing(self, label: int) -> CountingVictim:
+        """The same, counted together, as an attacker sees it who starts from texts of a class."""
+        found = CountingVictim(self._classifier, label, self._goal)
+        found._asked = self._asked
+        return found
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -102,7 +113,7 @@ class CountingVictim:
         """
         texts = list(texts)
         expected = (len(texts), len(self.labels))
-        self.queries += len(texts)
+        self._asked[0] += len(texts)
         if isinstance(self._classifier, Deciding):
             decisions = self._classifier.decide(texts)
         else:
@@ -125,7 +136,7 @@ class CountingVictim:
             ConfigError: the classifier gives no gradients, or its defence cannot be differentiated.
         """
         inside = self._inside
-        self.queries += len(texts)
+        self._asked[0] += len(texts)
         return inside.gradients(list(texts), list(labels), through)
 
     def embeddings(self) -> np.ndarray:
@@ -217,10 +228,10 @@ class Trial:
         """The record of showing what ``find`` returns; None: there is nothing to show."""
 
         def run() -> Outcome:
+            # first, so that what is right before an attack does not hang on another's crash
+            before = self._ask_original()
             adversarial = find()
-            if self._ask_original() != self.example.label:
-                return "skipped"
-            return self._judge(adversarial)
+            return "skipped" if before != self.example.label else self._judge(adversarial)
 
         return self._run(run)
 

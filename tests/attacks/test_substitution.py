@@ -66,6 +66,20 @@ def test_greedy_takes_the_worst_neighbour_of_the_weightiest_word(
     assert attempt.queries == len(victim.asked) == 9
 
 
+def test_a_text_of_one_word_is_attacked(build: Build, bag_of_words: Any) -> None:
+    """Without its word nothing is left, which no classifier takes."""
+
+    class Strict(bag_of_words):  # type: ignore[misc]
+        def logits(self, texts: Any) -> np.ndarray:
+            if not all(text.strip() for fields in texts for text in fields):
+                raise InputError("expected words")
+            answers: np.ndarray = super().logits(texts)
+            return answers
+
+    attempt = build("greedy-substitution").perturb(Strict(), ("good",), 1, seed=0)
+    assert attempt.adversarial == ("solid",)
+
+
 def test_greedy_leaves_words_that_no_neighbour_makes_worse(build: Build, bag_of_words: Any) -> None:
     class Fond(bag_of_words):  # type: ignore[misc]
         """Every neighbour of "movie" pleases it more; those of "great" do not."""

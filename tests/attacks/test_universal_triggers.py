@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import random
@@ -37,6 +38,27 @@ def test_a_trigger_for_each_class_is_found_in_training_examples(build: Build) ->
     assert state["fit"]["negative"]["examples"] == 3
     # What it found is made of tokens that come back.
     assert len(victim.encode(["zqx zqx"])[0]) == 2
+
+
+def test_what_is_refused_is_no_trigger(build: Build) -> None:
+    """The strongest word alone is refused: the search takes what is answered."""
+
+    class Wary(OpenBag):
+        def facing(self, label: int) -> Wary:
+            found = copy.copy(self)
+            found.label = label
+            return found
+
+        def logits(self, texts: Sequence[tuple[str, ...]]) -> np.ndarray:
+            found = super().logits(texts)
+            refused = ["zqx" in fields[-1] for fields in texts]
+            found[refused] = np.eye(2, dtype=np.float32)[self.label]
+            return found
+
+    attack = build(SMALL)
+    state = json.loads(attack.fit(Wary(), TRAIN, seed=0))
+    assert state["triggers"] == {"negative": "great great", "positive": "this this"}
+    assert state["fit"]["positive"] == {"examples": 4, "right": 4, "right_after": 0}
 
 
 def test_a_fitted_trigger_stands_before_every_text_of_its_class(build: Build) -> None:

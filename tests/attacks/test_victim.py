@@ -55,6 +55,13 @@ def test_textattack_takes_the_probabilities_as_they_are(
     assert torch.equal(alone, goal._process_model_outputs(["one", "two"], answers)[:1])
 
 
+def test_a_deletion_that_leaves_nothing_is_asked_about_as_a_sign() -> None:
+    """No classifier takes an empty text; a text of one word, ranked by deletion, leaves one."""
+    victim = Fixed([[1.0, 0.0], [0.0, 1.0]])
+    wrapped(victim)([("a premise", " "), ("", "b")])
+    assert victim.asked == [("a premise", "_"), ("_", "b")]
+
+
 def test_a_sure_victims_answers_stay_apart() -> None:
     answers = wrapped(Fixed([[40.0, 0.0], [45.0, 0.0]]))(["one", "two"])
     assert answers.dtype == torch.float64

@@ -16,6 +16,7 @@ from robust_prefix.evaluation import Manifest, Record, RecordStore, System, eval
 from robust_prefix.evaluation.reading import read
 from robust_prefix.evaluation.results import Results
 from robust_prefix.evaluation.tables import record_panel
+from robust_prefix.evaluation.trial import CountingVictim
 from robust_prefix.tasks import Fields
 
 SPEC = "detect(score=words)"
@@ -81,6 +82,18 @@ def test_a_refused_original_is_no_right_answer(tmp_path: Path) -> None:
         undefended.clean_accuracy.value - 1 / len(EXAMPLES)
     )
     assert defended.to_dict()["abstention_rate"] == pytest.approx(1 / len(EXAMPLES), abs=1e-6)
+
+
+def test_a_search_for_all_texts_sees_what_is_refused() -> None:
+    """By the scores alone a word that is refused everywhere would look as good as one that is not;
+    asking is counted in one place."""
+    victim = CountingVictim(Wary(["dull"]))
+    texts = [("dull witty fine film",), ("clumsy flat film",)]
+    assert list(victim.logits(texts).argmax(1)) == [1, 0]
+    assert list(victim.facing(0).logits(texts).argmax(1)) == [0, 0]
+    refused = victim.facing(1).logits([("dull flat film",), ("clumsy flat film",)])
+    assert list(refused.argmax(1)) == [1, 0]
+    assert victim.queries == 6
 
 
 def test_an_attack_that_gets_past_the_detector_succeeds(tmp_path: Path) -> None:

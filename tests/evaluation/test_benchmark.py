@@ -107,6 +107,14 @@ def missing(folder: Path) -> dict[str, str]:
     }
 
 
+def test_a_file_without_tables_is_taken_up(benchmark: Benchmark, tmp_path: Path) -> None:
+    """As SQLite leaves it to whoever is stopped before the first table stands."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.sqlite").touch()
+    [results] = benchmark(tmp_path / "out", **SMALL)
+    assert results.summary.rows
+
+
 def test_neither_workers_nor_their_deaths_change_a_byte(
     benchmark: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

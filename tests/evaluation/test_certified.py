@@ -158,6 +158,11 @@ RECORD = Record(
         pytest.param({"adversarial": ("p q r s here",)}, 1, 0, 0, id="too many words"),
         pytest.param({"adversarial": ("text number 0 here",)}, 1, 0, 0, id="a word less"),
         pytest.param({"adversarial": None, "outcome": "failed"}, 1, 0, 0, id="no adversary"),
+        pytest.param(
+            {"adversarial": None, "outcome": "failed", "protocol": "replay"},
+            *(0, 0, 0),
+            id="nothing to replay",
+        ),
         pytest.param({"example": 7}, 0, 0, 0, id="another text"),
         pytest.param({"original": ("text number 0 , there",)}, 0, 0, 0, id="another data set"),
         pytest.param({"example": 3, "original": ROWS[3].example.fields}, 0, 0, 0, id="abstained"),

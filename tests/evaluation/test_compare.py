@@ -90,6 +90,13 @@ def test_controls_of_several_seeds_are_averaged() -> None:
     row = found["control"]
     assert (row.first.value, row.second.value, row.shared, row.flips) == (0.25, 0.75, 2, ())
     assert row.p_value == 0.5  # each example differs by one half, both to one side: 2 / 2**2
+    assert (row.to_dict()["only_first_held"], row.to_dict()["only_second_held"]) == (None, None)
+    [line] = [
+        line
+        for line in comparison_markdown(compare(runs[:1], runs[1:])).splitlines()
+        if "random-prefix" in line and "swap" in line
+    ]
+    assert "| - |" in line
 
 
 def test_cells_are_told_apart_by_as_little_as_needed() -> None:

@@ -249,7 +249,10 @@ def test_logits_without_a_meaning_are_an_error(tmp_path: Path, logits: torch.Ten
 def test_a_replay_of_a_crash_is_an_error(tmp_path: Path) -> None:
     with open_store(tmp_path, protocols=("replay",), n=1) as store:
         evaluate(systems(), FunctionAttack(crash), EXAMPLES[:1], store, store.manifests[0])
-        assert [r.outcome for r in store.records()] == ["error"] * 3
+        records = store.records()
+        assert [r.outcome for r in records] == ["error"] * 3
+        # what is right before an attack does not hang on the attack
+        assert [r.prediction_original for r in records] == [1] * 3
 
 
 @pytest.mark.parametrize("kind", [ResourceError, StorageError, ConfigError, KeyboardInterrupt])
@@ -425,6 +428,9 @@ def test_several_defences_and_controls_in_one_cell(tmp_path: Path) -> None:
         assert set(store.items("probe")) == {
             cell.probe_key(spec) for spec in ("none", DEFENSE, OTHER)
         }
+        # what a check found is about the texts
+        other = dataclasses.replace(cell, test_fingerprint="beef")
+        assert other.probe_key("none") != cell.probe_key("none")
         (results,) = Results.read(store)
     rows = [(row.role, row.name, row.seeds, row.control_of) for row in results.summary.rows]
     assert rows == [

@@ -1,0 +1,55 @@
+"""Searches of our own where a class more makes success and score two things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attacks.textattack_import import import_textattack
+
+
+@pytest.fixture(params=["greedy", "ordered"])
+def search(request: pytest.FixtureRequest, data_dir: Path) -> Any:
+    import_textattack(data_dir)
+    from attacks.parts.greedy_search import GreedySearch
+    from attacks.parts.ordered_search import OrderedSearch
+
+    return {"greedy": GreedySearch, "ordered": OrderedSearch}[request.param]()
+
+
+@dataclass
+class Result:
+    """What TextAttack knows of a text: of three classes the true one may be less likely than
+    before and still the likeliest."""
+
+    attacked_text: str
+    score: float  # 1 less the probability of the true class
+    goal_status: int = 1  # TextAttack's "searching"
+
+
+START = Result("start", 0.1)
+FOUND = {
+    "likelier": Result("likelier", 0.64),  # .36 .34 .30
+    "wrong": Result("wrong", 0.55, 0),  # .45 .50 .05, "succeeded"
+}
+
+
+@pytest.mark.parametrize("order", [("likelier", "wrong"), ("wrong", "likelier")])
+def test_a_success_comes_before_a_higher_score(search: Any, order: tuple[str, ...]) -> None:
+    search.get_indices_to_order = lambda text: (1, [0])
+    search.get_transformations = lambda text, **_: list(order) if text == "start" else []
+    search.get_goal_results = lambda texts: ([FOUND[text] for text in texts], False)
+    assert search.perform_search(START) is FOUND["wrong"]
+
+
+@pytest.mark.parametrize("search", ["ordered"], indirect=True)
+def test_the_second_pass_counts_where_it_alone_succeeds(search: Any) -> None:
+    search.get_indices_to_order = lambda text: (2, [0, 1])
+    search.get_transformations = lambda text, indices_to_modify, **_: (
+        {0: ["likelier"], 1: ["wrong"]}[indices_to_modify[0]] if text == "start" else []
+    )
+    search.get_goal_results = lambda texts: ([FOUND[text] for text in texts], False)
+    assert search.perform_search(START) is FOUND["wrong"]
