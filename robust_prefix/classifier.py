@@ -25,6 +25,7 @@ from robust_prefix.prefixes.scoring import Beginnings
 from robust_prefix.runs import Run
 from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
+from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -159,11 +160,18 @@ class PrefixClassifier:
         ]
 
     def certify(
-        self, texts: Sequence[Text], batch_size: int = 32, **settings: Any
+        self,
+        texts: Sequence[Text],
+        batch_size: int = 32,
+        *,
+        substitutes: Substitutes | None = None,
+        **settings: Any,
     ) -> list[Certificate]:
         """How many words of each text may change before its answer does, for certain.
 
         Args:
+            substitutes: what may stand for a word, for the method ``lists``; see
+                ``attacks.lexicon``.
             settings: see :class:`robust_prefix.certification.CertifyConfig`.
 
         Raises:
@@ -172,7 +180,10 @@ class PrefixClassifier:
         """
         fields = self.task.every(texts)
         config = build_config(CertifyConfig, settings, "certify")
-        return list(certify(self.model, self.defense, fields, config, batch_size))
+        found = certify(
+            self.model, self.defense, fields, config, batch_size, substitutes=substitutes
+        )
+        return list(found)
 
     def gradients(
         self, texts: Sequence[Text], labels: Sequence[int], through: Through = "fixed"

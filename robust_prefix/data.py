@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,3 +196,11 @@ def token_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
         batches[-1].append(index)
         room -= 1
     return batches
+
+
+def fingerprint_rows(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A hash of a split's texts and labels, in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()[:16]

@@ -14,6 +14,7 @@ from typing import Any
 
 from robust_prefix.backbones import Backbone
 from robust_prefix.configs import MethodConfig, TrainingConfig
+from robust_prefix.data import fingerprint_rows, load_split
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.files import read_json, write_json
 from robust_prefix.prefixes import method_of
@@ -128,7 +129,7 @@ def choose_length(
     training = training or TrainingConfig()
     short = dataclasses.replace(
         training,
-        learning_rate=training.learning_rate or method_of(prefix).learning_rate,
+        learning_rate=training.learning_rate or method_of(prefix).own_learning_rate(),
         epochs=min(training.epochs, 1.0),
         max_examples=min(training.max_examples or MAX_EXAMPLES, MAX_EXAMPLES),
     )
@@ -144,6 +145,7 @@ def choose_length(
         "training": dataclasses.asdict(short),
         "lengths": lengths,
         "task": task.to_dict(),
+        "data": {name: fingerprint_rows(load_split(task, name)) for name in ("train", "dev")},
         "base_model": backbone.name,
         "base_fingerprint": backbone.fingerprint,
         "reader": reader.spec if reader is not None else "none",

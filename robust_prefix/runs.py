@@ -82,18 +82,18 @@ class Run:
         """
         folder = Path(folder)
         self.prefix.save(folder / PREFIX_FILE)
-        if self.subspaces is not None:
-            self.subspaces.save(folder / SUBSPACES_FILE)
-        if self.synonyms is not None:
-            self.synonyms.save(folder / SYNONYMS_FILE)
-        if self.vocabulary is not None:
-            self.vocabulary.save(folder / VOCABULARY_FILE)
-        else:  # of a run that was here before: normalize would go by it
-            (folder / VOCABULARY_FILE).unlink(missing_ok=True)
-        if self.detectors is not None:
-            self.detectors.save(folder / DETECTORS_FILE)
-        if self.words is not None:
-            self.words.save(folder / WORDS_FILE)
+        fitted: dict[str, Any] = {
+            SUBSPACES_FILE: self.subspaces,
+            SYNONYMS_FILE: self.synonyms,
+            VOCABULARY_FILE: self.vocabulary,
+            DETECTORS_FILE: self.detectors,
+            WORDS_FILE: self.words,
+        }
+        for name, found in fitted.items():
+            if found is not None:
+                found.save(folder / name)
+            else:  # of a run that was here before, whose prefix is no more
+                (folder / name).unlink(missing_ok=True)
         for member in self.members:
             member.save(folder / MEMBERS_FOLDER / f"{member.fingerprint}.safetensors")
         members = [member.fingerprint for member in self.members]

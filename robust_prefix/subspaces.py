@@ -7,6 +7,7 @@ Pure functions on tensors and a streaming fit whose memory does not grow with th
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -182,6 +183,18 @@ class Subspaces:
     prefix_fingerprint: str
     config: Mapping[str, Any]
     margins: Tensor | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the bases, means and margins; results name what they were measured with."""
+        digest = hashlib.sha256(repr((self.base_fingerprint, self.prefix_fingerprint)).encode())
+        for layer, subspace in sorted(self.layers.items()):
+            digest.update(repr((layer, subspace.is_complement)).encode())
+            for tensor in (subspace.mean, subspace.basis):
+                digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        if self.margins is not None:
+            digest.update(self.margins.float().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def margin_at(self, share: float) -> float | None:
         """The margin below which ``share`` of the dev texts lie; None where it is not known.

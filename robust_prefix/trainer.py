@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,7 +78,9 @@ def keep(
     # These go last: whatever happens next, the training need not be done again.
     write_json(folder / "training.json", {"settings": settings, "history": history})
     trained.save(folder / PREFIX_FILE)
-    shutil.rmtree(folder / "checkpoints")
+    # At once under another name: half a folder of checkpoints would be taken up as a training.
+    with tempfile.TemporaryDirectory(prefix=".done-", dir=folder) as done:
+        (folder / "checkpoints").rename(Path(done) / "checkpoints")
 
 
 def run_trainer(
@@ -110,7 +111,7 @@ def run_trainer(
     Returns:
         The loss and dev curve.
     """
-    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainingArguments
 
     steps_per_epoch = math.ceil(len(train) / config.batch_size)
     evaluate_every = max(1, steps_per_epoch // config.evaluations_per_epoch)
@@ -143,6 +144,7 @@ def run_trainer(
         label_names=["labels"],
         seed=seed,
         dataloader_pin_memory=False,
+        restore_callback_states_from_checkpoint=True,
     )
     trainer = SeededTrainer(
         model=objective,
@@ -154,7 +156,7 @@ def run_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     if config.patience:
-        trainer.add_callback(EarlyStoppingCallback(config.patience))
+        trainer.add_callback(_patience(config.patience))
     resume_from = _last_checkpoint(folder)
     total = math.ceil(steps_per_epoch * config.epochs)
     done = int(resume_from.rpartition("-")[2]) if resume_from else 0
@@ -162,8 +164,6 @@ def run_trainer(
         trainer.add_callback(_callback(sampler, steps_per_epoch, advance))
         with _storage_errors(folder):
             trainer.train(resume_from_checkpoint=resume_from)
-            if not any("eval_loss" in row for row in trainer.state.log_history):
-                trainer.evaluate()  # shorter than the time to the first evaluation
     return [_history_row(row) for row in trainer.state.log_history if "step" in row]
 
 
@@ -195,6 +195,8 @@ def _callback(sampler: LengthGroupedBatches, steps_per_epoch: int, advance: Adva
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             advance(state.global_step, self.note)
+            if state.global_step >= state.max_steps:  # the last state, too, is one to keep
+                control.should_evaluate = True
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             values = _history_row({**(logs or {}), "step": state.global_step})
@@ -202,6 +204,19 @@ def _callback(sampler: LengthGroupedBatches, steps_per_epoch: int, advance: Adva
             self.note = " ".join(shown)
 
     return Follow()
+
+
+def _patience(evaluations: int) -> Any:
+    """Ends a training after so many evaluations without progress, a resumed one as well."""
+    from transformers import EarlyStoppingCallback
+
+    class Patience(EarlyStoppingCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # stopped between its last checkpoint and its end: nothing is left to be done
+            if self.early_stopping_patience_counter >= self.early_stopping_patience:
+                control.should_training_stop = True
+
+    return Patience(evaluations)
 
 
 def _history_row(row: dict[str, float]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robust_prefix.backbones import Backbone
 from robust_prefix.configs import MethodConfig, PrefixTuningConfig, TrainingConfig
-from robust_prefix.data import load_split, rows_as_fields
+from robust_prefix.data import fingerprint_rows, load_split, rows_as_fields
 from robust_prefix.errors import ConfigError
 from robust_prefix.objectives import (
     PrefixObjective,
@@ -114,6 +114,8 @@ def train_prefix(
         "seed": seed,
         "task": task.to_dict(),
         "train_examples": len(train_rows),
+        # What the rows are: a file may change its place or what stands in it.
+        "data": {"train": fingerprint_rows(train_rows), "dev": fingerprint_rows(dev_rows)},
         "dtype": str(backbone.dtype).removeprefix("torch."),
     }
     # What is not given stands there, too: without it another training is meant.
@@ -130,8 +132,9 @@ def train_prefix(
                 f"expected word scores for the {len(task.labels)} classes of {task.name}, got some "
                 f"for {len(words.whole.bias)}; fit them on a run of this task"
             )
-        # of the folds their number: the same scores and data give the same again
-        settings["word_scores"] = [words.whole.fingerprint, len(words.folds)]
+        # of the folds their number: the same scores and data give the same again; the limit
+        # decides which state is the best on dev
+        settings["word_scores"] = [words.whole.fingerprint, len(words.folds), words.limit]
     folder = Path(out) if out is not None else None
     if folder is not None and (before := finished(folder, settings, backbone)) is not None:
         return before

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,6 +88,32 @@ def test_gradients_lead_through_the_branch_that_was_taken(
         torch.testing.assert_close(
             torch.from_numpy(ours.gradient), torch.from_numpy(expected.gradient)
         )
+
+
+def test_gradients_are_those_of_what_answers(
+    model: PrefixModel, spaces: Subspaces, texts: list[Fields]
+) -> None:
+    """Also of what asks about other texts than its own."""
+    vote = "masked-vote(copies=2, mask=0.5)"
+    given = (model, texts[:3], [0, 1, 0])
+    plain, expected, found = (
+        build_defense(spec, Fitted(spaces)).gradients(*given)
+        for spec in ("none", vote, f"gate(share=1)+{vote}")
+    )
+    for no, one, two in zip(plain, expected, found, strict=True):
+        assert np.array_equal(one.gradient, two.gradient)
+        assert not np.allclose(no.gradient, two.gradient)
+
+
+def test_a_threshold_of_another_prefix_is_refused(
+    model: PrefixModel, spaces: Subspaces, texts: list[Fields]
+) -> None:
+    """What is gated need not read the subspaces that the threshold was taken from."""
+    other = dataclasses.replace(spaces, prefix_fingerprint="0" * 16)
+    gated = build_defense("gate+masked-vote(copies=2, mask=0.5)", Fitted(other))
+    for ask in (gated.logits, lambda m, t: gated.gradients(m, t, [0])):
+        with pytest.raises(ArtifactError, match="run robust-prefix fit-subspaces on this run"):
+            ask(model, texts[:1])
 
 
 @pytest.mark.parametrize("spec", ["gate", "gate+none"])

@@ -11,7 +11,12 @@ import pytest
 
 from robust_prefix import lengths
 from robust_prefix.backbones import CausalBackbone
-from robust_prefix.configs import ConvPromptConfig, PromptTuningConfig, TrainingConfig
+from robust_prefix.configs import (
+    ConvPromptConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    TrainingConfig,
+)
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.lengths import LENGTHS_FILE, LengthCurve, LengthPoint, choose_length
 from robust_prefix.prefixes import PREFIX_FILE, Prefix
@@ -81,6 +86,12 @@ def test_each_length_is_trained_shortly(
     assert [point.parameters for point in found.points] == [32, 96]
     assert all(point.dev_examples == 32 for point in found.points)
     assert found.method == "prompt-tuning"
+    assert {call["training"].learning_rate for call in calls} == {TINY.learning_rate}
+    calls.clear()
+    mlp = PrefixTuningConfig(reparameterization="mlp", mlp_width=4)
+    own = dataclasses.replace(training, learning_rate=None)
+    choose_length(backbone, short, prefix=mlp, training=own, grid=(1,))
+    assert [call["training"].learning_rate for call in calls] == [3e-4]
 
 
 def test_a_search_goes_on_and_is_not_done_again(

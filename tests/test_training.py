@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -160,6 +161,35 @@ def test_less_than_an_evaluation_interval_is_trained_and_measured(
     assert 0 <= prefix.config["dev_accuracy"] <= 1
 
 
+def test_the_last_state_is_measured(backbone: CausalBackbone, task: Task, tmp_path: Path) -> None:
+    """Wherever it lies between two evaluations: it is kept, or may be the best."""
+    config = TrainingConfig(epochs=1.5, batch_size=4, evaluations_per_epoch=1, adversary="pgd")
+    prefix = train_prefix(backbone, task, training=config, out=tmp_path)
+    history = json.loads((tmp_path / "training.json").read_text())["history"]
+    assert [row["step"] for row in history if "dev_accuracy" in row] == [8, 12]
+    dev = load_split(task, "dev")
+    model = PrefixModel(backbone, task, prefix)
+    found = NoDefense().logits(model, rows_as_fields(task, dev)).argmax(-1)
+    right = (found == torch.tensor(dev["label"])).float().mean()
+    assert right == pytest.approx(prefix.config["dev_accuracy"])
+
+
+def test_other_data_is_another_training(
+    backbone: CausalBackbone, task: Task, data_dir: Path, tmp_path: Path
+) -> None:
+    """Of the same settings and as many rows: a label that was mended, or another folder."""
+    given: dict[str, Any] = {"training": TrainingConfig(epochs=0.5), "out": tmp_path / "run"}
+    settings = []
+    shutil.copytree(data_dir / "sst2", tmp_path / "data" / "sst2")
+    path = tmp_path / "data" / "sst2" / "train.csv"
+    for change in ((" ", " "), ("good", "fine")):
+        path.write_text(path.read_text().replace(*change))
+        for folder in (data_dir, path.parents[1]):
+            train_prefix(backbone, dataclasses.replace(task, data_dir=folder), **given)
+            settings.append((tmp_path / "run" / "training.json").stat().st_mtime_ns)
+    assert settings[0] == settings[1] == settings[2] != settings[3]
+
+
 def test_with_an_adversary_the_last_state_is_kept(
     backbone: CausalBackbone, task: Task, tmp_path: Path
 ) -> None:
@@ -222,10 +252,23 @@ def test_a_method_has_its_own_learning_rate(
     assert (tmp_path / "prefix.safetensors").stat().st_mtime_ns == before
 
 
-def test_training_stops_early(backbone: CausalBackbone, task: Task, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [None, 9, 12])
+def test_training_stops_early(
+    backbone: CausalBackbone,
+    task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int | None,
+) -> None:
+    """After two evaluations without progress, whether it was killed before them or not."""
     config = TrainingConfig(
         epochs=10, batch_size=8, learning_rate=1e-9, evaluations_per_epoch=1, patience=2
     )
+    if step is not None:  # the evaluations are at 4, 8 and 12
+        with monkeypatch.context() as patch:
+            _kill_at(patch, step)
+            with pytest.raises(_Killed):
+                train_prefix(backbone, task, training=config, out=tmp_path)
     train_prefix(backbone, task, training=config, out=tmp_path)
     history = json.loads((tmp_path / "training.json").read_text())["history"]
-    assert len([row for row in history if "dev_accuracy" in row]) == 3
+    assert [row["step"] for row in history if "dev_accuracy" in row] == [4, 8, 12]

@@ -269,6 +269,10 @@ def test_what_was_trained_beside_words_is_not_trained_again(
     read = train_prefix(backbone, task, **behind, **given)
     again = train_prefix(backbone, task, words=crossed, **given)
     assert read.fingerprint != again.fingerprint == trained[0]
+    wider = dataclasses.replace(crossed, limit=crossed.limit + 1)  # decides what is best on dev
+    stamp = (tmp_path / "run" / "training.json").stat().st_mtime_ns
+    train_prefix(backbone, task, words=wider, **given)
+    assert (tmp_path / "run" / "training.json").stat().st_mtime_ns != stamp
     other = cross_fit_words(backbone, start, task, whole, substitutes, folds=3)
     assert train_prefix(backbone, task, words=other, **given).fingerprint != trained[0]
     assert (tmp_path / "run" / "training.json").stat().st_mtime_ns != stamps[0]

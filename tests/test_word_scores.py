@@ -108,6 +108,8 @@ def test_certificates_within_the_lists(model: PrefixModel) -> None:
             list(certify(model, bad, examples, config, substitutes=substitutes))
     with pytest.raises(ConfigError, match="no lists"):
         list(certify(model, defense, examples, config))
+    classifier = PrefixClassifier(model.backbone, model.task, model.prefix, defense=defense)
+    assert found == classifier.certify(examples, method="lists", substitutes=substitutes)
 
 
 class Contrary(Defense[NoSettings]):

@@ -71,7 +71,7 @@ def defend(
     from robust_prefix.data import load_split
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation import defending
-    from robust_prefix.evaluation.bench import Bench, run_bench
+    from robust_prefix.evaluation.bench import Bench, run_bench, subspace_settings
     from robust_prefix.files import write_json
     from robust_prefix.runs import Run, run_folder
 
@@ -94,6 +94,7 @@ def defend(
         "prefix": loaded.prefix.fingerprint,
         "n": len(chosen_rows),
         "dtype": str(classifier.model.backbone.dtype).removeprefix("torch."),
+        **subspace_settings(tested.values()),
     }
     clean = defending.measure_clean(classifier, chosen_rows, tested, out / "clean.json", about)
     against = defending.objections(clean, limits)

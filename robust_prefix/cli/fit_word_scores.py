@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -111,6 +111,7 @@ def fit(
 def _rewriter(run: Run, behind: str | None) -> TextDefense[Any] | None:
     """What rewrites texts for the model alone: as given, or as the run's default has it."""
     from robust_prefix.defenses import (
+        DEFENSES,
         NoDefense,
         TextDefense,
         WordScoresDefense,
@@ -123,8 +124,9 @@ def _rewriter(run: Run, behind: str | None) -> TextDefense[Any] | None:
         parts = parse_composition(run.defense)
         places = [n for n, part in enumerate(parts) if part.name == WordScoresDefense.name]
         after = parts[places[0] + 1 :] if places else ()
-        built = build_defense(str(after[0]), run.fitted) if after else NoDefense()
-        return built if isinstance(built, TextDefense) else None
+        if not after or not issubclass(DEFENSES[after[0].name], TextDefense):
+            return None
+        return cast("TextDefense[Any]", build_defense(str(after[0]), run.fitted))
     built = build_defense(behind, run.fitted)
     if isinstance(built, NoDefense):
         return None

@@ -9,7 +9,7 @@ what it guards.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from pydantic import Field
@@ -19,7 +19,8 @@ from torch import Tensor
 from robust_prefix.defenses.base import Defense, Fitted, NoDefense
 from robust_prefix.defenses.wrapping import WrappingDefense
 from robust_prefix.errors import ArtifactError, ConfigError
-from robust_prefix.prefixes import Inputs, PrefixModel, margins
+from robust_prefix.gradients import Through, TokenGradients
+from robust_prefix.prefixes import PrefixModel, margins
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Fields
 
@@ -65,6 +66,9 @@ class Gate(WrappingDefense[GateConfig]):
                 "expected a defence behind the gate, got none; say gate+robust-prefix"
             )
         super().__init__(inner, **settings)
+        # the margins on dev, where the threshold comes from them
+        measured = subspaces if self.config.threshold is None else None
+        self.built_from = Fitted(subspaces=measured)
         if self.config.threshold is None:
             found = None if subspaces is None else subspaces.margin_at(self.config.share)
             if found is None:
@@ -93,25 +97,37 @@ class Gate(WrappingDefense[GateConfig]):
         """See ``WrappingDefense``; the text itself, wherever the gate is open."""
         return [fields]
 
-    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
-        return self._run(model, inputs, self.inner.run)
-
-    def run_unrolled(self, model: PrefixModel, inputs: Inputs) -> Tensor:
-        return self._run(model, inputs, self.inner.run_unrolled)
-
-    def _run(
-        self, model: PrefixModel, inputs: Inputs, inner: Callable[[PrefixModel, Inputs], Tensor]
-    ) -> Tensor:
-        scores = model.logits(inputs)
-        unsure = (margins(scores) < self.threshold).nonzero()[:, 0]
-        if not len(unsure):
-            return scores
-        return scores.index_put((unsure,), inner(model, inputs.select(unsure)))
-
     def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
-        scores = NoDefense().logits(model, texts, batch_size)
-        unsure = (margins(scores) < self.threshold).nonzero()[:, 0]
-        if len(unsure):
-            handed_on = [texts[index] for index in unsure.tolist()]
+        scores, unsure = self._asked(model, texts, batch_size)
+        if unsure:
+            handed_on = [texts[index] for index in unsure]
             scores[unsure] = self.inner.logits(model, handed_on, batch_size)
         return scores
+
+    def _slopes(
+        self,
+        model: PrefixModel,
+        texts: Sequence[Fields],
+        labels: Sequence[int],
+        through: Through,
+        batch_size: int,
+    ) -> list[TokenGradients]:
+        """Each text's by the branch that answers it."""
+        unsure = self._asked(model, texts, batch_size)[1]
+        sure = sorted(set(range(len(texts))) - set(unsure))
+        found: dict[int, TokenGradients] = {}
+        for branch, places in ((NoDefense(), sure), (self.inner, unsure)):
+            if places:
+                given = [texts[place] for place in places], [labels[place] for place in places]
+                slopes = branch.gradients(model, *given, through, batch_size)
+                found |= zip(places, slopes, strict=True)
+        return [found[place] for place in range(len(texts))]
+
+    def _asked(
+        self, model: PrefixModel, texts: Sequence[Fields], batch_size: int
+    ) -> tuple[Tensor, list[int]]:
+        """Plain scores, and the places of those that are handed on."""
+        if self.built_from.subspaces is not None:  # another prefix has other margins
+            self.built_from.subspaces.check(model.backbone.fingerprint, model.prefix.fingerprint)
+        scores = NoDefense().logits(model, texts, batch_size)
+        return scores, (margins(scores) < self.threshold).nonzero()[:, 0].tolist()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ import numpy as np
 
 from robust_prefix.backbones import Backbone
 from robust_prefix.classifier import PrefixClassifier
-from robust_prefix.data import load_split
+from robust_prefix.data import fingerprint_rows, load_split
 from robust_prefix.defenses import (
     Defense,
     NoDefense,
@@ -23,6 +21,7 @@ from robust_prefix.defenses import (
     Synonyms,
     WordScoresDefense,
     WrappingDefense,
+    layers,
 )
 from robust_prefix.errors import ConfigError, ResourceError
 from robust_prefix.evaluation.outputs import write_results
@@ -68,14 +67,6 @@ def sample_examples(task: Task, rows: Dataset, count: int, seed: int) -> list[Ex
         Example(index, tuple(row[column] for column in task.columns), row["label"])
         for index, row in zip(chosen, picked, strict=True)
     ]
-
-
-def fingerprint_rows(rows: Dataset) -> str:
-    """A hash of a split's texts and labels."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True).encode())
-    return digest.hexdigest()[:16]
 
 
 def matching_controls(
@@ -227,6 +218,7 @@ class Bench:
                 "device": backbone.device.type,
                 "base_fingerprint": backbone.fingerprint,
                 **attack_settings(attack),
+                **subspace_settings(tested.values()),
             },
         )
 
@@ -277,6 +269,17 @@ def check_protocols(protocols: Sequence[str], attack: Attack) -> tuple[str, ...]
             "adversaries can be shown to a model but cannot attack it"
         )
     return ("replay",)
+
+
+def subspace_settings(defenses: Iterable[Defense[Any]]) -> dict[str, Setting]:
+    """Which subspaces defences were built from; what else is fitted stands in their specs."""
+    found = {
+        layer.built_from.subspaces.fingerprint
+        for defense in defenses
+        for layer in layers(defense)
+        if layer.built_from.subspaces is not None
+    }
+    return {"subspaces": " ".join(sorted(found))} if found else {}
 
 
 def attack_settings(attack: Attack) -> dict[str, Setting]:

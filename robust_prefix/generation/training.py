@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from robust_prefix.backbones import Backbone, CausalBackbone, TokenBatch
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
+from robust_prefix.data import fingerprint_rows
 from robust_prefix.errors import ConfigError
 from robust_prefix.generation.prompts import decoder, pair_rows
 from robust_prefix.generation.tasks import GenerationTask, load_pairs
@@ -92,9 +93,9 @@ def train_generation(
     set_seed(seed)
     pairs = load_pairs(task, "train")
     pairs = pairs[: training.max_examples or len(pairs)]
+    dev_pairs = load_pairs(task, "dev")
     train, dev = (
-        [_labelled(*row) for row in pair_rows(model, task, rows)]
-        for rows in (pairs, load_pairs(task, "dev"))
+        [_labelled(*row) for row in pair_rows(model, task, rows)] for rows in (pairs, dev_pairs)
     )
     longest = max(len(row["ids"]) for row in (*train, *dev))
     if config.length + longest > model.max_positions:
@@ -110,6 +111,10 @@ def train_generation(
         "seed": seed,
         "generation_task": task.to_dict(),
         "train_examples": len(train),
+        "data": {
+            "train": fingerprint_rows(map(dataclasses.asdict, pairs)),
+            "dev": fingerprint_rows(map(dataclasses.asdict, dev_pairs)),
+        },
         "dtype": str(model.dtype).removeprefix("torch."),
     }
     folder = Path(out) if out is not None else None

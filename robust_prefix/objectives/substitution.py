@@ -220,8 +220,8 @@ class SubstitutionAdversary(Adversary[SubstitutionConfig]):
     ) -> _Draft:
         """``draft`` with more words substituted, up to ``share`` of its budget."""
         free = [n for n in range(len(draft.slots)) if n not in draft.words]
-        count = min(len(free), max(1, math.ceil(share * draft.budget) - len(draft.words)))
-        if not free:
+        count = min(len(free), math.ceil(share * draft.budget) - len(draft.words))
+        if count < 1:
             return draft
         spread = float(np.concatenate([gains[n] for n in free]).std())
         noisy = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,15 @@ def test_word_scores_are_fitted_and_used(
     again = cli(*fit)
     assert json.loads(again.stdout)["behind"] == spec, again.stderr
     assert json.loads(cli(*fit, "--behind", "none").stdout)["behind"] == "none"
+    gate = "word-scores+gate+robust-prefix"
+    gated = dataclasses.replace(Run.load(tmp_path / "read"), defense=gate)
+    shutil.copytree(tmp_path / "read", tmp_path / "gated")
+    gated.save(tmp_path / "gated")
+    said = cli("fit-subspaces", tmp_path / "gated", *common)
+    assert said.exit_code == 0, said.stderr
+    said = cli("fit-word-scores", tmp_path / "gated", *common, *source)
+    assert said.exit_code == 0, said.stderr
+    assert json.loads(said.stdout)["behind"] == "none"
     for behind in ("masked-vote", "normalize"):
         wrong = cli(*fit, "--behind", behind)
         assert (wrong.exit_code, "expected --behind with a defence" in wrong.stderr) == (2, True)
