@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ class PrefixServer:
 
     Undefended tasks are answered in mixed batches, but for those whose method changes the model,
     which are answered apart; each defended one by its own defence, apart from
-    the others, for a defence sees its own texts alone.
+    the others, for a defence sees its own texts alone. Any number of threads may ask; the model
+    runs for one of them at a time.
 
     Args:
         backbone: the loaded model; every task adds its prefix and what its defence has, no more.
@@ -39,6 +41,7 @@ class PrefixServer:
     ) -> None:
         self.backbone = backbone.frozen
         self._classifiers: dict[str, PrefixClassifier] = {}
+        self._changing = threading.Lock()
         for name, classifier in (classifiers or {}).items():
             self.add(classifier, name)
 
@@ -57,17 +60,18 @@ class PrefixServer:
             ConfigError: the name is taken, or the classifier has another loaded model.
         """
         name = classifier.task.name if name is None else name
-        if name in self._classifiers:
-            raise ConfigError(
-                f"expected a new name for a task to serve, got {name!r}, which is served; "
-                "remove it first, or add this one under another name"
-            )
         if classifier.model.backbone.frozen is not self.backbone:
             raise ConfigError(
                 f"expected a classifier on the loaded {self.backbone.name} of this server, got "
                 f"{name!r} on another; load it with backbone=server.backbone"
             )
-        self._classifiers = {**self._classifiers, name: classifier}
+        with self._changing:
+            if name in self._classifiers:
+                raise ConfigError(
+                    f"expected a new name for a task to serve, got {name!r}, which is served; "
+                    "remove it first, or add this one under another name"
+                )
+            self._classifiers = {**self._classifiers, name: classifier}
 
     def remove(self, name: str) -> None:
         """Serve a task no more; calls that are under way in other threads still answer it.
@@ -75,9 +79,10 @@ class PrefixServer:
         Raises:
             ConfigError: no such task is served.
         """
-        if name not in self._classifiers:
-            raise unknown_name("task", name, self._classifiers)
-        self._classifiers = {key: c for key, c in self._classifiers.items() if key != name}
+        with self._changing:
+            if name not in self._classifiers:
+                raise unknown_name("task", name, self._classifiers)
+            self._classifiers = {key: c for key, c in self._classifiers.items() if key != name}
 
     def logits(self, requests: Sequence[Request], batch_size: int = 32) -> list[Tensor]:
         """Class scores of each request, float32 ``(classes of its task,)`` on the CPU.

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -336,3 +340,66 @@ def test_runs_are_served_from_their_folders(
     with pytest.raises(ArtifactError, match="expected a prefix for"):
         server.load(tmp_path / "foreign", name="foreign")
     assert set(server.classifiers) == {task.name, "snli"}
+
+
+LEAD = "the film is good and the plot is warm and the cast is cold and the end is "
+OTHER = "a cold start and a poor end that is dull and flat and the score is "
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(REVIEWS, REVIEWS[::-1], id="packed texts"),
+        pytest.param(
+            [LEAD + word for word in ("good", "bad", "dull", "weak plot")],
+            [OTHER + word for word in ("warm", "cold and weak", "fine", "flat")],
+            id="common beginnings",
+        ),
+    ],
+)
+def test_a_pass_is_over_before_another_threads_begins(
+    backbone: CausalBackbone, task: Task, first: list[Text], second: list[Text]
+) -> None:
+    """What it leaves on the model on its way, the attention of packed texts or the keys and values
+    of what texts have in common, is not for another."""
+    reviews = server_of(backbone, task, (3, 5)).classifiers["reviews"]
+    alone = [reviews.logits(texts) for texts in (first, second)]
+    inside, done = threading.Event(), threading.Event()
+    found: list[torch.Tensor] = []
+    other = threading.Thread(target=lambda: found.append(reviews.logits(second)))
+
+    def meet(*_: Any) -> None:
+        if threading.current_thread() is other:
+            inside.set()
+            done.wait(10)
+        elif not other.ident:
+            other.start()
+            inside.wait(0.3)  # in vain, as it should be
+
+    hook = backbone.layers[1].register_forward_pre_hook(meet)
+    try:
+        mine = reviews.logits(first)
+    finally:
+        done.set()
+        other.join()
+        hook.remove()
+    torch.testing.assert_close(mine, alone[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[0], alone[1], atol=1e-5, rtol=0)
+
+
+def test_tasks_may_be_added_from_several_threads(backbone: CausalBackbone, task: Task) -> None:
+    server = PrefixServer(backbone)
+    classifier = PrefixClassifier(
+        backbone, tasks_for(backbone, task)[0], random_prefix(backbone, 3, 1)
+    )
+    names = [f"task {number}" for number in range(200)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: server.add(classifier, name), names))
+            assert set(server.classifiers) == set(names)
+            list(pool.map(server.remove, names))
+    finally:
+        sys.setswitchinterval(before)
+    assert not server.classifiers

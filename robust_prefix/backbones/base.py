@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class Backbone(Tokens, ABC):
             alone.
         prefix_rows: how many attentions have a prefix: one a layer, where there is one alone.
         layers: the layers' modules.
+        lock: held while the model runs for a classifier or a generator, for what a pass leaves on
+            the model on its way is not for another thread; one with all views of a frozen model.
     """
 
     causal: ClassVar[bool] = False
@@ -79,6 +82,7 @@ class Backbone(Tokens, ABC):
         self.prefix_rows = self.num_layers
         self._float32_layers: dict[int, nn.Module] = {}
         self._frozen: Self | None = None
+        self.lock = threading.RLock()
 
     @property
     def device(self) -> torch.device:
@@ -128,6 +132,7 @@ class Backbone(Tokens, ABC):
             return frozen
         view = type(frozen)(sharing_copy(frozen.model), frozen.tokenizer, frozen.name)
         view._frozen, view.passes, view.fingerprint = frozen, frozen.passes, frozen.fingerprint
+        view.lock = frozen.lock
         put_weights(view.model, frozen.model, weights)
         if adapters is not None:
             for number, (layer, name) in enumerate(adapters.places):

@@ -241,15 +241,17 @@ class Defense(ABC, Generic[Config]):
 
     @contextmanager
     def _counted(self, model: PrefixModel) -> Iterator[None]:
-        """Refuse another model's subspaces; add the passes made inside to ``cost``."""
+        """Refuse another model's subspaces; keep the model to itself, and add the passes made
+        inside to ``cost``."""
         if self.subspaces is not None:
             self.subspaces.check(model.backbone.fingerprint, model.prefix.fingerprint)
-        before = dataclasses.replace(model.backbone.passes)
-        try:
-            yield
-        finally:
-            self.cost.forward += model.backbone.passes.forward - before.forward
-            self.cost.backward += model.backbone.passes.backward - before.backward
+        with model.backbone.lock:
+            before = dataclasses.replace(model.backbone.passes)
+            try:
+                yield
+            finally:
+                self.cost.forward += model.backbone.passes.forward - before.forward
+                self.cost.backward += model.backbone.passes.backward - before.backward
 
     @abstractmethod
     def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:

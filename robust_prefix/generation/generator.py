@@ -120,7 +120,7 @@ class PrefixGenerator:
             eos_token_id=end,
             pad_token_id=end,
         )
-        with torch.no_grad():
+        with self.backbone.lock, torch.no_grad():
             said: Tensor = self.backbone.model.generate(
                 input_ids=ids.to(self.backbone.device),
                 attention_mask=real.to(self.backbone.device),

@@ -35,7 +35,8 @@ def mixed_scores(prompts: Sequence[Prompt], batch_size: int = 32) -> list[Tensor
     for group in _groups(dict.fromkeys(prompts)):
         lengths = [len(tokens) for _, tokens in group]
         for batch in token_batches(lengths, batch_size * TOKENS_A_TEXT):
-            scores |= _run([group[index] for index in batch])
+            with group[0][0].backbone.lock:
+                scores |= _run([group[index] for index in batch])
     return [scores[prompt] for prompt in prompts]
 
 
