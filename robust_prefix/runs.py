@@ -8,7 +8,8 @@ fitted, ``subspaces.safetensors``, ``synonyms.json``, ``vocabulary.json``, ``wor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ class Run:
         for name, found in fitted.items():
             if found is not None:
                 found.save(folder / name)
-            else:  # of a run that was here before, whose prefix is no more
+            else:  # of a run that was here before
                 (folder / name).unlink(missing_ok=True)
         for member in self.members:
             member.save(folder / MEMBERS_FOLDER / f"{member.fingerprint}.safetensors")
@@ -109,6 +110,28 @@ class Run:
                 "measurements": dict(self.measurements),
             },
         )
+
+    @classmethod
+    def change(
+        cls, name: str | Path, defense_of: Callable[[Run], str] | None = None, **changes: Any
+    ) -> None:
+        """Write a run directory with some of it anew, and all else as it is there now.
+
+        What takes hours to fit begins with the run as it was then; what another command fitted
+        since is to stay.
+
+        Args:
+            defense_of: the default defence from the run with the changes; as it is where not given.
+            changes: attributes of the run.
+
+        Raises:
+            ArtifactError: see :meth:`load`.
+            StorageError: writing failed.
+        """
+        run = dataclasses.replace(cls.load(name), **changes)
+        if defense_of is not None:
+            run = dataclasses.replace(run, defense=defense_of(run))
+        run.save(run_folder(name))
 
     @classmethod
     def load(cls, name: str | Path, data_dir: str | Path | None = None) -> Run:

@@ -7,6 +7,8 @@ that stands for ``{mask}``. The scores of the label words at ``o`` give the clas
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 import re
 import tomllib
@@ -224,6 +226,12 @@ class Task:
         values = dataclasses.asdict(self)
         del values["splits"], values["data_dir"]
         return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what texts are asked and answered with: the same texts behind another template
+        or with other label words are another measurement."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], data_dir: str | Path | None = None) -> Task:

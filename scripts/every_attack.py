@@ -53,7 +53,9 @@ def main() -> int:
     )
     command = [sys.executable, "-m", "robust_prefix", "benchmark", str(matrix)]
     options = ["--out", str(arguments.out), "--data-dir", str(arguments.data_dir)]
-    subprocess.run([*command, *options], check=True, stdout=sys.stderr)
+    status = subprocess.run([*command, *options], check=False, stdout=sys.stderr).returncode
+    if status:  # it has said why
+        return status
 
     rows = [_row(info.name, info.knowledge, arguments.out) for info in names.values()]
     missing = [f"{info.name}: {info.command}" for info in known if not info.runnable]

@@ -166,6 +166,7 @@ def _sensitivity(options: argparse.Namespace) -> list[Row]:
     if options.run:
         run = Run.load(options.run, options.data_dir)
         task, prefix = run.task, run.prefix
+        options.model = prefix.base_model
         if "written" in prefix.config:
             task, prefix = dataclasses.replace(task, template=prefix.config["written"]), None
     if options.template:

@@ -61,9 +61,14 @@ def main() -> None:
 
     limit = 64 if arguments.quick else 0
     count = 3 if arguments.quick else arguments.num_examples
-    task = load_task(arguments.task, arguments.data_dir)
-    backbone = load_backbone(arguments.model, dtype=arguments.dtype)
-    run = _trained(arguments, task, backbone, limit)
+    if (arguments.run / RUN_FILE).is_file():
+        run = Run.load(arguments.run, arguments.data_dir)
+        task = run.task
+        backbone = load_backbone(run.prefix.base_model, dtype=arguments.dtype)
+    else:
+        task = load_task(arguments.task, arguments.data_dir)
+        backbone = load_backbone(arguments.model, dtype=arguments.dtype)
+        run = _trained(arguments, task, backbone, limit)
     spec = run.defense if arguments.defense == "default" else arguments.defense
     if run.subspaces is None and "robust-prefix" in spec:
         config = SubspaceConfig(max_examples=limit)
@@ -96,8 +101,6 @@ def main() -> None:
 
 
 def _trained(arguments: argparse.Namespace, task: Any, backbone: Any, limit: int) -> Run:
-    if (arguments.run / RUN_FILE).is_file():
-        return Run.load(arguments.run, arguments.data_dir)
     config = TrainingConfig(max_examples=limit, epochs=1) if limit else TrainingConfig()
     prefix = train_prefix(backbone, task, training=config, seed=arguments.seed, out=arguments.run)
     run = measured_run(backbone, task, prefix, max_examples=limit)

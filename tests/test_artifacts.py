@@ -22,6 +22,7 @@ from robust_prefix.errors import ArtifactError, ConfigError, StorageError
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.runs import PREFIX_FILE, RUN_FILE, SUBSPACES_FILE, Run
 from robust_prefix.subspaces import Subspace, Subspaces
+from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Task
 
 from .conftest import tiny_backbone
@@ -108,6 +109,22 @@ def test_a_prefix_that_another_training_left_is_named(run_dir: Path, prefix: Pre
     message = f"expected the prefix {prefix.fingerprint} of run.json .* got {other.fingerprint}"
     with pytest.raises(ArtifactError, match=message):
         Run.load(run_dir)
+
+
+def test_what_another_command_fitted_since_stays(run_dir: Path, prefix: Prefix) -> None:
+    """A fit takes hours and ends with what the run is then, not with what it was."""
+    clusters = SynonymClusters({"film": "movie"})
+    Run.change(run_dir, synonyms=clusters)
+    Run.change(run_dir, lambda now: f"{now.defense}+", defense="robust-prefix(steps=3)")
+    run = Run.load(run_dir)
+    assert run.synonyms == clusters
+    assert run.subspaces is not None
+    assert run.defense == "robust-prefix(steps=3)+"
+
+
+def test_what_was_fitted_to_a_prefix_goes_with_it(run_dir: Path, prefix: Prefix) -> None:
+    Run(OWN, dataclasses.replace(prefix, tensor=prefix.tensor + 1)).save(run_dir)
+    assert {path.name for path in run_dir.iterdir()} == {RUN_FILE, PREFIX_FILE}
 
 
 def test_a_run_of_before_splits_were_stored_knows_those_of_a_built_in_task(

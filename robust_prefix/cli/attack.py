@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +20,7 @@ from robust_prefix.cli.common import (
     command,
 )
 from robust_prefix.cli.encoder import find_encoder
-from robust_prefix.cli.output import show_contributions, show_summary
+from robust_prefix.cli.output import results_folder, show_contributions, show_summary
 
 
 @command
@@ -89,7 +88,7 @@ def attack(
         what = built.spec if recorded else built.name
         name = f"{task.name}-{what}-{tested.spec}-{protocol}-{num_examples}-seed{seed}"
         name += "-leave-one-out" if leave_one_out else ""
-        out = Path("results") / re.sub(r"[^\w.=-]+", "-", name)
+        out = results_folder(name)
     left = without_each(tested.spec, classifier.build_defense) if leave_one_out else []
     bench = Bench.prepare(
         classifier,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +21,7 @@ from robust_prefix.cli.common import (
     SeedOption,
     command,
 )
-from robust_prefix.cli.output import print_json
+from robust_prefix.cli.output import print_json, results_folder
 
 if TYPE_CHECKING:
     from robust_prefix.evaluation.records import Record
@@ -99,10 +98,16 @@ def certify_run(
     substitutes = None
     if words is not None and config.method == "lists":
         substitutes = substitutes_from(data_dir, words.config.get("sources"))
+    dtype_of = str(model.backbone.dtype).removeprefix("torch.")
+    if attacks and config.method == "smoothed":
+        raise ConfigError(
+            "expected --attacks with --method vote or lists, got smoothed, whose certificates are "
+            "about the vote of all masks and not about the answers that attacks were given"
+        )
     records = [
         record
         for folder in attacks or ()
-        for record in _records(folder, tested.spec, model.prefix.fingerprint)
+        for record in _records(folder, tested.spec, model.prefix.fingerprint, dtype_of)
     ]
     if attacks and not records:
         raise ConfigError(
@@ -111,15 +116,16 @@ def certify_run(
         )
     if out is None:
         name = f"{task.name}-certify-{method}-{tested.spec}-{split}-{num_examples}-seed{seed}"
-        out = Path("results") / re.sub(r"[^\w.=-]+", "-", name)
+        out = results_folder(name)
     about = {
         "task": task.name,
+        "task_fingerprint": model.task.fingerprint,
         "model": model.backbone.name,
         "prefix": model.prefix.fingerprint,
         "defense": tested.spec,
         "split": split,
         **dataclasses.asdict(config),
-        "dtype": str(model.backbone.dtype).removeprefix("torch."),
+        "dtype": dtype_of,
         "n": len(examples),
         "held_against": [str(folder) for folder in attacks or ()],
     }
@@ -155,11 +161,22 @@ def certify_run(
         print_json(summary)
 
 
-def _records(folder: Path, defense: str, prefix: str) -> list[Record]:
-    """What attacks on one defended prefix left in a folder."""
+def _records(folder: Path, defense: str, prefix: str, dtype: str) -> list[Record]:
+    """What attacks on one defended prefix left in a folder.
+
+    Raises:
+        ConfigError: they were on a model in another number format, which may answer otherwise.
+    """
+    from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.bench import DATABASE
     from robust_prefix.evaluation.store import RecordStore
 
     with RecordStore(folder / DATABASE) as store:
-        records = store.records()
+        records, manifests = store.records(), store.manifests
+    formats = {str(m.settings.get("dtype")) for m in manifests if m.prefix == prefix}
+    if formats - {dtype}:
+        raise ConfigError(
+            f"expected attacks in {dtype} in {folder}, got {'/'.join(sorted(formats))}; "
+            f"certify with --dtype {sorted(formats - {dtype})[0]}, or attack anew"
+        )
     return [record for record in records if (record.defense, record.prefix) == (defense, prefix)]

@@ -69,8 +69,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             print(f"robust-prefix: {line}", file=sys.stderr)
         except KeyboardInterrupt:
             print(
-                "robust-prefix: stopped by Ctrl-C; what was finished is kept, "
-                "the same command takes it up again",
+                "robust-prefix: stopped by Ctrl-C; what was written is whole, and a training or an "
+                "attack goes on where it was with the same command",
                 file=sys.stderr,
             )
         except BrokenPipeError:

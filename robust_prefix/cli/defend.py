@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +21,7 @@ from robust_prefix.cli.common import (
     SeedOption,
     command,
 )
-from robust_prefix.cli.output import print_json
+from robust_prefix.cli.output import print_json, results_folder
 
 
 @command
@@ -88,10 +87,11 @@ def defend(
     tested, left_out = defending.candidates(candidates, classifier.build_defense)
     if out is None:
         name = f"{loaded.task.name}-defend-{'-'.join(names)}-{num_examples}-seed{seed}"
-        out = Path("results") / re.sub(r"[^\w.=-]+", "-", name)
+        out = results_folder(name)
     chosen_rows = rows.select(range(min(clean_examples or len(rows), len(rows))))
     about = {
         "prefix": loaded.prefix.fingerprint,
+        "task_fingerprint": loaded.task.fingerprint,
         "n": len(chosen_rows),
         "dtype": str(classifier.model.backbone.dtype).removeprefix("torch."),
         **subspace_settings(tested.values()),
@@ -125,7 +125,7 @@ def defend(
         **choice.to_dict(),
         "left_out": left_out,
     }
-    dataclasses.replace(loaded, defense=choice.chosen).save(run_folder(run))
+    Run.change(run, defense=choice.chosen)
     write_json(run_folder(run) / "defend.json", summary)
     write_json(out / "defend.json", summary)
     console = Console(stderr=json)

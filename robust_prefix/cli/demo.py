@@ -45,7 +45,7 @@ def demo(
     from robust_prefix.runs import ZOO
 
     classifier = PrefixClassifier.from_pretrained(
-        DEMO_RUN, defense, device=device.value, dtype=dtype.value
+        DEMO_RUN, defense, device=device.value, dtype=dtype.value, data_dir=data_dir
     )
     built = build_attack(attack, classifier.task.columns, data_dir)
     summary = run_attack(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +20,7 @@ from robust_prefix.cli.common import (
     SeedOption,
     command,
 )
-from robust_prefix.cli.output import print_json
+from robust_prefix.cli.output import print_json, results_folder
 
 
 @command
@@ -83,9 +82,10 @@ def detect(
     )
     if out is None:
         name = f"{loaded.task.name}-detect-{len(examples)}-seed{seed}"
-        out = Path("results") / re.sub(r"[^\w.=-]+", "-", name)
+        out = results_folder(name)
     about = {
         "task": loaded.task.name,
+        "task_fingerprint": loaded.task.fingerprint,
         "model": classifier.model.backbone.name,
         "prefix": loaded.prefix.fingerprint,
         "detectors": dict(loaded.detectors.config),

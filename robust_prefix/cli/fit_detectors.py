@@ -57,7 +57,7 @@ def fit(
     from robust_prefix.backbones import load_backbone
     from robust_prefix.cli.lexical import substitutes_from
     from robust_prefix.detection.fitting import fit_detectors
-    from robust_prefix.runs import Run, run_folder
+    from robust_prefix.runs import Run
     from robust_prefix.specs import build_config
 
     settings = {"layer": layer, "components": components, "rare": rare, "seed": seed}
@@ -77,7 +77,7 @@ def fit(
         config=config,
     )
     found = dataclasses.replace(found, config={**found.config, "sources": names})
-    dataclasses.replace(loaded, detectors=found).save(run_folder(run))
+    Run.change(run, detectors=found)
     Console(stderr=True).print(
         f"{run}: {', '.join(found.scores)} of {found.config['correct']} correct of "
         f"{found.config['examples']} examples, thresholds from {found.config['dev']} dev texts"

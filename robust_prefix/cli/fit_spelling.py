@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from rich.console import Console
 
 from robust_prefix.cli.common import DataDirOption, JsonOption, RunArgument, command
@@ -17,7 +15,7 @@ def fit(run: RunArgument, data_dir: DataDirOption = None, json: JsonOption = Fal
     from robust_prefix.data import load_split, rows_as_fields
     from robust_prefix.defenses import Normalize
     from robust_prefix.errors import InputError
-    from robust_prefix.runs import Run, run_folder
+    from robust_prefix.runs import Run
     from robust_prefix.vocabulary import Vocabulary
 
     loaded = Run.load(run, data_dir)
@@ -28,8 +26,7 @@ def fit(run: RunArgument, data_dir: DataDirOption = None, json: JsonOption = Fal
             f"expected words in the training texts of {loaded.task.name!r}, got none in "
             f"{len(texts)}; see its column {loaded.task.columns[0]!r}"
         )
-    fitted = dataclasses.replace(loaded, vocabulary=vocabulary)
-    dataclasses.replace(fitted, defense=renewed(fitted, Normalize.name)).save(run_folder(run))
+    Run.change(run, lambda now: renewed(now, Normalize.name), vocabulary=vocabulary)
     Console(stderr=True).print(
         f"{run}: {len(vocabulary.counts):,} words of {len(texts):,} training texts"
     )

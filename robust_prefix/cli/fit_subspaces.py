@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 import typer
@@ -49,7 +48,7 @@ def fit(
     """Fit one subspace a layer on the correctly classified training examples of a run."""
     from robust_prefix.backbones import load_backbone
     from robust_prefix.fitting import fit_subspaces
-    from robust_prefix.runs import Run, run_folder
+    from robust_prefix.runs import Run
     from robust_prefix.specs import build_config
 
     config = build_config(
@@ -65,7 +64,7 @@ def fit(
     loaded = Run.load(run, data_dir)
     backbone = load_backbone(loaded.prefix.base_model, device=device.value, dtype=dtype.value)
     spaces = fit_subspaces(backbone, loaded.prefix, loaded.task, config=config)
-    dataclasses.replace(loaded, subspaces=spaces).save(run_folder(run))
+    Run.change(run, subspaces=spaces)
     ranks = ", ".join(f"h{layer}: {space.rank}" for layer, space in spaces.layers.items())
     Console(stderr=True).print(
         f"{run}: subspaces of {spaces.config['correct']} correct of {spaces.config['examples']} "

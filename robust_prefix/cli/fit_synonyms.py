@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 import typer
@@ -33,13 +32,12 @@ def fit(
     """Cluster the words of a run's task by synonymy, for the defence synonyms."""
     from robust_prefix.cli.lexical import clusters_for, renewed
     from robust_prefix.defenses import Synonyms
-    from robust_prefix.runs import Run, run_folder
+    from robust_prefix.runs import Run
 
     loaded = Run.load(run, data_dir)
     names = [name.strip() for name in sources.split(",")]
     clusters = clusters_for(loaded.task, data_dir, names, rare)
-    fitted = dataclasses.replace(loaded, synonyms=clusters)
-    dataclasses.replace(fitted, defense=renewed(fitted, Synonyms.name)).save(run_folder(run))
+    Run.change(run, lambda now: renewed(now, Synonyms.name), synonyms=clusters)
     Console(stderr=True).print(
         f"{run}: {len(clusters.representative):,} words are read as one of "
         f"{len(set(clusters.representative.values())):,} others"

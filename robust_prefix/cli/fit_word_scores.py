@@ -70,7 +70,7 @@ def fit(
     from robust_prefix.cli.lexical import renewed, substitutes_from
     from robust_prefix.defenses import WordScoresDefense
     from robust_prefix.fitting import fit_word_scores
-    from robust_prefix.runs import Run, run_folder
+    from robust_prefix.runs import Run
     from robust_prefix.specs import build_config
 
     settings = {
@@ -92,10 +92,7 @@ def fit(
     )
     told = {"sources": names, "behind": rewriter.spec if rewriter is not None else "none"}
     found = dataclasses.replace(found, config={**found.config, **told})
-    fitted = dataclasses.replace(loaded, words=found)
-    dataclasses.replace(fitted, defense=renewed(fitted, WordScoresDefense.name)).save(
-        run_folder(run)
-    )
+    Run.change(run, lambda now: renewed(now, WordScoresDefense.name), words=found)
     shown = f"{run}: scores of {len(found.words):,} words"
     if "dev_clean" in found.config:
         shown += (

@@ -87,7 +87,7 @@ def _attacks(data_dir: object) -> list[Row]:
 def _defenses(_: object) -> list[Row]:
     from dataclasses import fields
 
-    from robust_prefix.defenses import DEFENSES
+    from robust_prefix.defenses import DEFENSES, Gate
 
     return [
         {
@@ -97,7 +97,7 @@ def _defenses(_: object) -> list[Row]:
             "needs": ", ".join(
                 name
                 for name, needed in (
-                    ("fit-subspaces", defense.needs_subspaces),
+                    ("fit-subspaces", defense.needs_subspaces or defense is Gate),
                     ("fit-synonyms", defense.needs_synonyms),
                     ("ensemble", defense.needs_members),
                     ("fit-detectors", defense.needs_detectors),

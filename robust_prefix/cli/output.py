@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,18 @@ if TYPE_CHECKING:
     from robust_prefix.evaluation.compare import Comparison
     from robust_prefix.evaluation.results import Results
     from robust_prefix.evaluation.summary import Summary
+
+
+_LONGEST = 200  # bytes of a file's name that most systems allow are 255
+
+
+def results_folder(name: str) -> Path:
+    """Where results go by default: named after the settings, as far as a file's name may go."""
+    found = re.sub(r"[^\w.=-]+", "-", name)
+    if len(found.encode()) > _LONGEST:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        found = f"{found.encode()[:_LONGEST].decode(errors='ignore')}-{digest}"
+    return Path("results") / found
 
 
 def print_json(value: Any) -> None:

@@ -38,7 +38,8 @@ def import_peft(
 ) -> None:
     """Make a run of a PEFT checkpoint; its accuracy is measured where the task's data is."""
     from robust_prefix.backbones import load_backbone
-    from robust_prefix.errors import ConfigError
+    from robust_prefix.data import load_split
+    from robust_prefix.errors import ConfigError, ResourceError
     from robust_prefix.evaluation.accuracy import describe, measured_run, parameter_counts
     from robust_prefix.prefixes import PrefixModel
     from robust_prefix.prefixes.peft import PeftCheckpoint
@@ -54,7 +55,9 @@ def import_peft(
     backbone = load_backbone(model or read.base_model, device=device.value, dtype=dtype.value)
     prefix = read.prefix(backbone)
     PrefixModel(backbone, chosen, prefix)  # says what does not fit the task
-    if chosen.data_dir is None:
+    try:
+        load_split(chosen, "test" if "test" in chosen.splits else "dev")
+    except (ResourceError, ConfigError):  # a task may be known without its data
         run = Run(chosen, prefix, measurements={"parameters": parameter_counts(backbone, prefix)})
     else:
         run = measured_run(backbone, chosen, prefix)

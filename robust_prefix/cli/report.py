@@ -27,11 +27,16 @@ def report(
     json: JsonOption = False,
 ) -> None:
     """Write tables, summary and page anew from the records of a run; or compare two runs."""
+    from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.bench import DATABASE
     from robust_prefix.evaluation.outputs import write_comparison, write_results
     from robust_prefix.evaluation.results import Results, missing_cells
     from robust_prefix.evaluation.store import RecordStore
 
+    if against is not None and examples:
+        raise ConfigError(
+            "expected --examples or --against, got both; comparison.md has the texts that differ"
+        )
     folder = out or results
     with RecordStore(results / DATABASE) as store:
         if against is None:

@@ -217,6 +217,7 @@ class Bench:
                 "dtype": str(backbone.dtype).removeprefix("torch."),
                 "device": backbone.device.type,
                 "base_fingerprint": backbone.fingerprint,
+                "task_fingerprint": task.fingerprint,
                 **attack_settings(attack),
                 **subspace_settings(tested.values()),
             },

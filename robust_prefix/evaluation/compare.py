@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_prefix.errors import ConfigError
 from robust_prefix.evaluation.cells import Cell, Cells, group
+from robust_prefix.evaluation.names import distinct_names
 from robust_prefix.evaluation.records import Manifest, Role
 from robust_prefix.evaluation.statistics import Estimate, sign_flip
 from robust_prefix.evaluation.summary import SummaryRow
@@ -117,6 +118,14 @@ class Comparison:
     rows: tuple[ComparedRow, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
+
+    def cell_name(self, row: ComparedRow) -> str:
+        """A row's attack, as far as it differs from the others', with the seeds where there are
+        several."""
+        attack = distinct_names(each.attack for each in self.rows)[row.attack]
+        if len({each.seeds for each in self.rows}) == 1:
+            return attack
+        return f"{attack}, seed {' and '.join(dict.fromkeys(map(str, row.seeds)))}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, rounded, the same for equal evaluations."""

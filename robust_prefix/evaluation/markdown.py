@@ -72,7 +72,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     names = distinct_names(row.defense for row in comparison.rows)
     rows = [
         (
-            f"{row.task}, {short_name(row.attack)}",
+            f"{row.task}, {comparison.cell_name(row)}",
             "undefended" if row.role == "undefended" else names[row.defense],
             row.protocol,
             f"{percent(row.first.value)} ({interval(row.first)})",
@@ -98,7 +98,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     parts = ["# Two evaluations", _table(header, rows)]
     for row in comparison.rows:
         if row.flips:
-            parts += _flips(row, names)
+            parts += _flips(row, names, comparison.cell_name(row))
     for side, left in (("first", comparison.only_first), ("second", comparison.only_second)):
         if left:
             parts.append(f"Only in the {side}:")
@@ -106,9 +106,9 @@ def comparison_markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _flips(row: ComparedRow, names: Mapping[str, str]) -> Iterator[str]:
+def _flips(row: ComparedRow, names: Mapping[str, str], cell: str) -> Iterator[str]:
     system = "undefended" if row.role == "undefended" else names[row.defense]
-    yield f"## {escape(short_name(row.attack))}, {escape(system)}, {row.protocol}"
+    yield f"## {escape(cell)}, {escape(system)}, {row.protocol}"
     rows = [
         (
             str(flip.example),

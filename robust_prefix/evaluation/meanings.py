@@ -12,8 +12,8 @@ MEANINGS = {
     "ask it. Read the direct row.",
     "direct weaker than replay": "The attack finds less when it asks this system than what was "
     "found on another: it is misled, not beaten. Read the worst case and attack it otherwise.",
-    "verification failed": "The attack claimed success, but the model was right when asked about "
-    "the reported text once more. Not counted as held.",
+    "verification failed": "The attack claimed success, but the model gave another answer when "
+    "asked about the reported text once more. Not counted as held.",
     "many crashed": "What crashes may be what is hard. Mend the cause, found in the run's "
     "database, and run again.",
     "never tried": "The attack found nothing to change there, so nothing was shown about these "

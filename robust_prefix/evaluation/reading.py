@@ -10,6 +10,7 @@ from robust_prefix.evaluation.flags import SIGNIFICANCE
 from robust_prefix.evaluation.formats import factor, interval, mean, percent
 from robust_prefix.evaluation.matrix import build_matrix
 from robust_prefix.evaluation.meanings import meaning
+from robust_prefix.evaluation.records import RECORDED
 from robust_prefix.evaluation.summary import Summary, SummaryRow, short_name
 from robust_prefix.specs import parse_composition
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from robust_prefix.evaluation.results import Results
 
 _SITUATIONS = {
+    "recorded": "Shown the recorded adversaries,",
     "replay": "Shown the adversaries that were crafted on the undefended model,",
     "direct": "Attacked itself,",
     "worst": "Counting only texts that survive both the replay and the direct attack,",
@@ -80,11 +82,7 @@ def read(summary: Summary) -> list[str]:
     sentences = []
     undefended = summary.role("undefended", "direct")
     if undefended is not None:
-        sentences.append(
-            f"Without a defence, {attack} brings accuracy from "
-            f"{percent(undefended.clean_accuracy.value)} down to "
-            f"{percent(undefended.robust_accuracy.value)} ({undefended.n} texts)."
-        )
+        sentences.append(_undefended(summary, undefended, attack))
     # of several defences the tables say the rest
     several = len({row.defense for row in summary.rows if row.role == "defense"}) > 1
     for protocol in summary.protocols[-1:] if several else summary.protocols:
@@ -106,6 +104,20 @@ def read(summary: Summary) -> list[str]:
     return [*sentences, *_costs(summary)]
 
 
+def _undefended(summary: Summary, row: SummaryRow, attack: str) -> str:
+    """What the attack does where nothing stands in its way."""
+    clean, robust = percent(row.clean_accuracy.value), percent(row.robust_accuracy.value)
+    if summary.manifest.settings.get("goal") == "keep":
+        return (
+            f"Without a defence {clean} of {row.n} texts are classified right, and {attack} finds "
+            f"nothing that keeps the answer in {robust}."
+        )
+    return (
+        f"Without a defence, {attack} brings accuracy from {clean} down to {robust} "
+        f"({row.n} texts)."
+    )
+
+
 def _costs(summary: Summary) -> Iterator[str]:
     """What the adversaries of the undefended model read like; what each defence costs."""
     for row in summary.at(summary.protocols[-1]):
@@ -117,7 +129,9 @@ def _costs(summary: Summary) -> Iterator[str]:
             if quality.perplexity_ratio is not None:
                 ratio = factor(quality.perplexity_ratio.value)
                 told.append(f"have {ratio} the perplexity a word of their originals")
-            yield f"On average the adversaries that fool the undefended model {_listed(told)}."
+            kept = summary.manifest.settings.get("goal") == "keep"
+            does = "keep the undefended model's answer" if kept else "fool the undefended model"
+            yield f"On average the adversaries that {does} {_listed(told)}."
         if row.role == "defense" and costs.prediction is not None:
             attack = costs.model_queries and (
                 f"; an attack on it asks {mean(costs.model_queries)} times and makes it run "
@@ -193,8 +207,9 @@ def standing(summary: Summary, row: SummaryRow) -> Standing | None:
 
 
 def _compare(summary: Summary, row: SummaryRow) -> str:
+    situation = "recorded" if RECORDED in summary.manifest.settings else row.protocol
     sentence = (
-        f"{_SITUATIONS[row.protocol]} {row.name} holds on {percent(row.robust_accuracy.value)} "
+        f"{_SITUATIONS[situation]} {row.name} holds on {percent(row.robust_accuracy.value)} "
         f"(95% interval {interval(row.robust_accuracy)})"
     )
     found = standing(summary, row)

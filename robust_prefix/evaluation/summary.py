@@ -122,8 +122,10 @@ class Summary:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """Those with rows of their own, in the usual order; ``direct`` if nothing is defended."""
-        found = {row.protocol for row in self.rows if row.role != "undefended"} or {"direct"}
+        """Those with rows of their own, in the usual order; the undefended one's if nothing is
+        defended."""
+        rows = [row for row in self.rows if row.role != "undefended"] or self.rows
+        found = {row.protocol for row in rows}
         return tuple(name for name in PROTOCOLS if name in found)
 
     def at(self, protocol: str) -> tuple[SummaryRow, ...]:

@@ -166,7 +166,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     for row in comparison.rows:
         if cell != (row.task, row.attack, row.seeds):
             cell = (row.task, row.attack, row.seeds)
-            table.add_row(Text(f"{short_name(row.attack)} on {row.task}", style="bold"))
+            table.add_row(Text(f"{comparison.cell_name(row)} on {row.task}", style="bold"))
         shown = row.role == "undefended"
         system = "undefended" if shown else f"{names[row.defense]}, {row.protocol}"
         won, lost = map(str, row.won_and_lost or "--")

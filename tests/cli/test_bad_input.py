@@ -508,8 +508,8 @@ def test_ctrl_c_while_training(
     assert process.returncode == 2
     assert stdout == ""
     assert stderr == (
-        "robust-prefix: stopped by Ctrl-C; what was finished is kept, "
-        "the same command takes it up again\n"
+        "robust-prefix: stopped by Ctrl-C; what was written is whole, and a training or an attack "
+        "goes on where it was with the same command\n"
     )
     assert {path.name for path in out.iterdir()} == {"checkpoints"}
     assert cli(*arguments).exit_code == 0

@@ -69,6 +69,14 @@ def test_adversaries_are_held_against_the_certificates(
     assert found["broken"] == 0
     assert 0 <= found["inside"] <= found["attacked"] <= 4
     assert f"{found['attacked']} attacks on texts with a radius" in said.stderr
+    common = (*common[:4], *out[2:4], "--out", tmp_path / "d", "--defense", VOTE)
+    for more, message in (
+        (("--dtype", "bfloat16"), "expected attacks in bfloat16 in"),
+        ((*FLOAT32, "--method", "smoothed"), "expected --attacks with --method vote or lists"),
+    ):
+        wrong = cli("certify", run_dir, *common, *more)
+        assert (wrong.exit_code, len(wrong.stderr.splitlines())) == (2, 1)
+        assert message in wrong.stderr
 
 
 @pytest.mark.parametrize(

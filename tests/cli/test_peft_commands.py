@@ -36,6 +36,16 @@ def test_out_and_in_again(
     assert after.prefix.base_fingerprint == before.prefix.base_fingerprint
     assert after.measurements["parameters"]["trainable"] == before.prefix.tensor.numel()
 
+    # of an own task nothing but its words is needed
+    definition = Run.load(pristine_run).task.to_dict()
+    (tmp_path / "own.toml").write_text(
+        "".join(f"{key} = {json.dumps(value)}\n" for key, value in definition.items())
+    )
+    own = ("--task", tmp_path / "own.toml", "--out", tmp_path / "own", *FLOAT32)
+    imported = cli("import-peft", tmp_path / "peft", *own)
+    assert imported.exit_code == 0, imported.stderr
+    assert "not measured" in imported.stderr
+
     more = ("--out", out, "--data-dir", data_dir, *FLOAT32, "--json")
     measured = cli("import-peft", tmp_path / "peft", *more)
     assert measured.exit_code == 0, measured.stderr

@@ -103,6 +103,8 @@ def test_two_runs_are_compared(cli: Cli, tmp_path: Path) -> None:
     table = cli("report", first, "--against", second)
     assert "+25.0" in table.stdout
     assert (first / "comparison.md").is_file()
+    wrong = cli("report", first, "--against", second, "--examples", 3)
+    assert (wrong.exit_code, "--examples or --against, got both" in wrong.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

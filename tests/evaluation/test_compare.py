@@ -106,8 +106,22 @@ def test_cells_are_told_apart_by_as_little_as_needed() -> None:
     assert [(row.seeds, row.first.value) for row in found.rows] == [((2, 2), 0.5)]
     assert found.only_first == ("swap(words=all) on reviews, seed 1",)
     assert found.only_second == ("swap(words=all) on reviews, seed 3",)
+    lines = comparison_markdown(compare(seeds, seeds)).splitlines()
+    assert [line.split("|")[1].strip() for line in lines if "undefended" in line][:2] == [
+        "reviews, swap, seed 1",
+        "reviews, swap, seed 2",
+    ]
+    # attacks of one name: the settings that differ
+    two = [run_of({"none": "fh"}, attack=f"swap(words=all, most={most})") for most in (1, 2)]
+    lines = comparison_markdown(compare(two, two)).splitlines()
+    assert [line.split("|")[1].strip() for line in lines if "undefended" in line][:2] == [
+        "reviews, swap(most=1)",
+        "reviews, swap(most=2)",
+    ]
     # one of each: the seed may be what is compared
-    assert compare(seeds[:1], others[:1]).rows[0].seeds == (1, 2)
+    apart = compare(seeds[:1], others[:1])
+    assert apart.rows[0].seeds == (1, 2)
+    assert apart.cell_name(apart.rows[0]) == "swap"
 
 
 def test_what_one_lacks_is_named() -> None:

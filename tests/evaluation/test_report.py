@@ -37,6 +37,7 @@ from robust_prefix.evaluation import (
     write_results,
 )
 from robust_prefix.evaluation.quality import Quality, pair_key
+from robust_prefix.evaluation.records import RECORDED
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
@@ -233,6 +234,43 @@ def test_the_cost_of_one_change_for_all_texts_is_told() -> None:
     found = Results(run.manifest, run.records, run.summary, {}, {"none": state})
     text = " ".join(p.text for p in Page(render_report([found])).all("p"))
     assert "Against the undefended model that took 1,200 queries and 1,500 passes" in text
+
+
+def test_a_search_that_crashed_is_told() -> None:
+    """As it is stored where the process died: there is nothing to count."""
+    run = results_of(many(3), **ALONE)
+    found = Results(run.manifest, run.records, run.summary, {}, {"none": {"error": "killed"}})
+    text = " ".join(p.text for p in Page(render_report([found])).all("p"))
+    assert "Against the undefended model that search crashed" in text
+
+
+def test_what_a_goal_to_keep_the_answer_means_is_told() -> None:
+    settings = {"dtype": "float32", "goal": "keep"}
+    run = results_of(many(3), **{**ALONE, "settings": settings})
+    page = Page(render_report([run]))
+    said = " ".join(element.text for element in page.elements)
+    assert "finds nothing that keeps the answer" in said
+    assert "brings accuracy from" not in said
+    assert "fool the undefended model" not in said
+
+
+def test_recorded_adversaries_were_crafted_on_no_model_here() -> None:
+    """With a defence and without one; nobody was attacked."""
+    settings = {"dtype": "float32", RECORDED: "ab"}
+    for protocols, defenses in ((("replay",), ()), (("replay",), (DEFENSE,))):
+        found = manifest(
+            protocols=protocols, defenses=defenses, controls={}, n=1, settings=settings
+        )
+        records = [
+            record(role=role, defense=spec, protocol="replay")
+            for role, spec in (("undefended", "none"), ("defense", DEFENSE))[: 1 + len(defenses)]
+        ]
+        run = Results(found, tuple(records), summarize(records, found))
+        assert run.summary.protocols == ("replay",)
+        said = " ".join(element.text for element in Page(render_report([run])).elements)
+        assert "recorded" in said
+        assert "crafted on the undefended model" not in said
+        assert "queries each system itself" not in said
 
 
 def test_a_matrix_comes_first(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from robust_prefix.evaluation.diff import Segment, word_diff
 from robust_prefix.evaluation.formats import factor
 from robust_prefix.evaluation.names import distinct_names
-from robust_prefix.evaluation.records import OUTCOMES, Outcome, Record, Role
+from robust_prefix.evaluation.records import OUTCOMES, RECORDED, Outcome, Record, Role
 from robust_prefix.evaluation.visible import Chunk, chunks, scripts
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _shown(run: Results, record: Record, cell: str, names: Mapping[str, str]) ->
         run.manifest.labels,
         list(_columns(record, run.manifest.columns)),
         list(_facts(run, record)),
-        _absent(record) if record.adversarial is None else "",
+        _absent(run, record) if record.adversarial is None else "",
     )
 
 
@@ -178,12 +178,15 @@ def _facts(run: Results, record: Record) -> Iterator[str]:
         yield f"{factor(quality.perplexity_ratio)} perplexity"
 
 
-def _absent(record: Record) -> str:
+def _absent(run: Results, record: Record) -> str:
     """Why a record has no adversary."""
     if record.outcome == "skipped":
-        return "Not attacked: the original is misclassified already."
+        said = "refused" if record.abstained_original else "misclassified"
+        return f"Not attacked: the original is {said} already."
     if record.outcome == "error":
         return "No result."
+    if RECORDED in run.manifest.settings:
+        return "Nothing to replay: none is recorded for this text."
     if record.protocol == "replay":
         return "Nothing to replay: the undefended model was not fooled."
     return "The attack found none."

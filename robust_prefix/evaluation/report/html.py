@@ -18,7 +18,7 @@ from robust_prefix.errors import ResourceError
 from robust_prefix.evaluation import formats, reading
 from robust_prefix.evaluation.matrix import build_matrix
 from robust_prefix.evaluation.names import short_name
-from robust_prefix.evaluation.records import Manifest, Role
+from robust_prefix.evaluation.records import RECORDED, Manifest, Role
 from robust_prefix.evaluation.report import figures
 from robust_prefix.evaluation.report.examples import choose_examples
 from robust_prefix.evaluation.summary import Summary, SummaryRow
@@ -42,7 +42,9 @@ _WORDS = {
         "direct": "attacked itself",
         "worst": "worst of both",
     },
+    "recorded": RECORDED,
     "protocol_notes": {
+        "recorded": "adversaries recorded elsewhere",
         "replay": "adversaries crafted on the undefended model",
         "direct": "the attack queries each system itself",
         "worst": "held only if held in both",
