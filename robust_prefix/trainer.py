@@ -146,6 +146,7 @@ def run_trainer(
         dataloader_pin_memory=False,
         restore_callback_states_from_checkpoint=True,
     )
+    arguments._n_gpu = 1  # of several the trainer would take all, and the backbone is on one
     trainer = SeededTrainer(
         model=objective,
         args=arguments,

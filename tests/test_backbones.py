@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from robust_prefix.backbones import CausalBackbone, attention, load_backbone, packing
@@ -252,6 +253,37 @@ def test_a_sliding_window_is_refused(tokenizer: PreTrainedTokenizerFast) -> None
     backbone.model.config.sliding_window = 16
     with pytest.raises(ConfigError, match="sliding"):
         CausalBackbone(backbone.model, tokenizer, "windowed")
+
+
+@pytest.mark.parametrize(
+    "setting", [{"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}]
+)
+def test_attention_scaled_in_another_way_is_refused(
+    tokenizer: PreTrainedTokenizerFast, setting: dict[str, bool]
+) -> None:
+    model = tiny_backbone("gpt2", tokenizer).model
+    model.config.update(setting)
+    with pytest.raises(ConfigError, match=f"expected a model with {next(iter(setting))}"):
+        CausalBackbone(model, tokenizer, "other")
+
+
+def test_a_label_word_is_one_token_where_each_text_begins_with_a_space() -> None:
+    """As Llama 2's tokenizer puts one there, on top of the label word's own."""
+    words = ["a", "positive", "negative", "good"]
+    texts = ["<unk>", "\u2581", *(f"\u2581{word}" for word in words)]
+    vocabulary = {text: number for number, text in enumerate(texts)}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    made.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
+    made.decoder = decoders.Replace("\u2581", " ")
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", eos_token="<unk>")
+    backbone = tiny_backbone("llama", fast)
+    assert len(backbone.tokenize([" positive"])[0]) == 2
+    assert backbone.word_token(" positive") == vocabulary["\u2581positive"]
+    with pytest.raises(ConfigError, match="to be one token"):
+        backbone.word_token(" good positive")
 
 
 def test_an_unknown_architecture_is_refused(backbone: CausalBackbone) -> None:

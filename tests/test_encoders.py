@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import gelu, layer_norm
-from transformers import BertForSequenceClassification, DynamicCache
+from transformers import AddedToken, BertForSequenceClassification, DynamicCache
 
 from robust_prefix.backbones import EncoderBackbone, TokenBatch, load_backbone
 from robust_prefix.classifier import PrefixClassifier
@@ -20,11 +20,11 @@ from robust_prefix.defenses import Ensemble, Projection, RandomPrefix, RobustPre
 from robust_prefix.errors import ArtifactError, ConfigError, InputError
 from robust_prefix.fitting import fit_subspaces
 from robust_prefix.objectives import PrefixObjective
-from robust_prefix.prefixes import Prefix, PrefixModel, build_method, plain_scores
+from robust_prefix.prefixes import Prefix, PrefixModel, build_method, plain_scores, virtual
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.peft import PeftCheckpoint, write_peft
 from robust_prefix.subspaces import Subspaces, residual_norm_squared
-from robust_prefix.tasks import Task
+from robust_prefix.tasks import VIRTUAL, Task
 from robust_prefix.training import train_prefix
 
 from .families import ENCODER_BUILDERS, enlarge, tiny_encoder, word_tokenizer
@@ -455,3 +455,27 @@ def test_layers_compute_in_float32_for_float32_states() -> None:
         found = backbone.run_layers(hidden, 0, 2, batch, prefix)
         alone = backbone.run_layer_at_answer(hidden, 0, batch, prefix)
     assert found.dtype == alone.dtype == torch.float32
+
+
+def test_a_space_before_the_mask_is_the_masks_where_its_tokenizer_says_so() -> None:
+    """RoBERTa's own tokenizer swallows it; kept, it would be a token that was never seen there."""
+    backbone = tiny_encoder("roberta")
+    task = Task(
+        name="own",
+        columns=("text",),
+        labels=("no", "yes"),
+        label_words=(" no", " yes"),
+        template="{text} it was {mask} .",
+    )
+    prompt = task.render(("good",))
+    assert not backbone.mask_takes_space
+    kept = [text for _, text in virtual._pieces(backbone, task, prompt)]
+    del backbone.mask_takes_space
+    mask = AddedToken(backbone.tokenizer.mask_token, lstrip=True, special=True)
+    backbone.tokenizer.add_special_tokens({"mask_token": mask})
+    assert backbone.mask_takes_space
+    taken = [text for _, text in virtual._pieces(backbone, task, prompt)]
+    assert kept == ["good it was ", VIRTUAL, " ."]
+    assert taken == ["good it was", VIRTUAL, " ."]
+    rows = virtual.tokenize(backbone, task, [prompt])
+    assert len(rows[0]) == len(virtual.token_offsets(backbone, task, prompt))

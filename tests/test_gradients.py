@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from robust_prefix.backbones import CausalBackbone
+from robust_prefix.backbones import Backbone, CausalBackbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import SubspaceConfig
 from robust_prefix.defenses import Defense, Fitted, NoDefense, RobustPrefix, build_defense
@@ -28,6 +29,8 @@ from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Fields, Task
 
+from .families import tiny_encoder, tiny_seq2seq
+
 TEXTS: list[Fields] = [
     ("the film is good",),
     ("a dull and weak plot , poor cast",),
@@ -36,6 +39,48 @@ TEXTS: list[Fields] = [
 ]
 LABELS = [1, 0, 1, 1]
 BOTH = pytest.mark.parametrize("through", ["fixed", "unrolled"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: tiny_encoder("bert"), id="bert"),
+        pytest.param(lambda: tiny_encoder("roberta"), id="roberta"),
+        pytest.param(lambda: tiny_seq2seq("bart"), id="bart"),
+        pytest.param(lambda: tiny_seq2seq("t5"), id="t5"),
+    ],
+)
+def test_gradients_are_those_at_the_input_embeddings(
+    make: Callable[[], Backbone], task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attacks multiply them with rows of the embedding matrix, which some families norm first."""
+    backbone = make()
+    template = "{text} it was {mask} ." if backbone.mask_token is not None else task.template
+    task = dataclasses.replace(task, template=template, max_tokens=64)
+    generator = torch.Generator().manual_seed(0)
+    tensor = 0.3 * torch.randn(backbone.prefix_shape(3), generator=generator)
+    prefix = Prefix(tensor, backbone.name, backbone.fingerprint)
+    classifier = PrefixClassifier(backbone, task, prefix)
+    text, token = "the film is good", 2
+    [found] = classifier.gradients([text], [1])
+    slope = torch.from_numpy(found.gradient[token])
+    along = slope / slope.norm()
+    look_up = backbone._look_up
+
+    def loss(step: float) -> float:
+        def moved(ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+            hidden = look_up(ids, *rest).clone()
+            hidden[:, token] += step * along
+            return hidden
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backbone, "_look_up", moved)
+            return float(-classifier.logits([text]).double().log_softmax(-1)[0, 1])
+
+    size = 1e-2
+    change = (loss(size) - loss(-size)) / (2 * size)
+    assert change == pytest.approx(float(slope.norm()), rel=0.05)
+    assert abs(change) > 1e-4
 
 
 @pytest.fixture(scope="module")

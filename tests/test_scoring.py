@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +16,8 @@ from robust_prefix.data import token_batches
 from robust_prefix.prefixes import Encoded, Prefix, PrefixModel, plain_scores, scoring
 from robust_prefix.prefixes.scoring import Beginnings, shared_beginning
 from robust_prefix.tasks import Fields, Task
+
+from .conftest import tiny_backbone
 
 TEXT = "the film is good and the cast is warm but its plot is dull and cold"
 WORDS = TEXT.split()
@@ -46,6 +50,24 @@ def test_shared_beginnings_change_no_score(any_backbone: CausalBackbone, task: T
         torch.testing.assert_close(
             plain_scores(model, encoded, batch_size), expected, atol=2e-4, rtol=1e-3
         )
+
+
+def test_texts_that_fit_alone_fit_together(tokenizer: PreTrainedTokenizerFast, task: Task) -> None:
+    """One shares nearly all of a long text and another nothing, in one batch; the model has as
+    many learned positions as either needs."""
+    backbone = tiny_backbone("gpt2", tokenizer)
+    generator = torch.Generator().manual_seed(1)
+    tensor = torch.randn(backbone.prefix_shape(4), generator=generator)
+    prefix = Prefix(tensor, backbone.name, backbone.fingerprint)
+    model = PrefixModel(backbone, dataclasses.replace(task, max_tokens=200), prefix)
+    lead = " ".join(WORDS * 9)
+    texts: list[Fields] = [(f"{lead} {word}",) for word in WORDS[:6]]
+    texts.append((" ".join(WORDS[::-1] * 9),))
+    encoded = model.prompter.encode(texts)
+    assert max(map(len, encoded.rows)) * 2 > backbone.max_positions
+    torch.testing.assert_close(
+        plain_scores(model, encoded), _alone(model, texts), atol=2e-4, rtol=1e-3
+    )
 
 
 def test_less_work_is_counted(model: PrefixModel) -> None:
@@ -150,8 +172,6 @@ def test_a_text_too_long_is_still_refused(
     kind: str, tokenizer: PreTrainedTokenizerFast, task: Task
 ) -> None:
     from robust_prefix.errors import InputError
-
-    from .conftest import tiny_backbone
 
     backbone = tiny_backbone(kind, tokenizer)
     prefix = Prefix(torch.zeros(backbone.prefix_shape(250)), backbone.name, backbone.fingerprint)

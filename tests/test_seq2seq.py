@@ -391,6 +391,13 @@ def test_layers_compute_in_float32_for_float32_states(seq2seq: Seq2SeqBackbone) 
     assert found.dtype == torch.float32
 
 
+def test_scaled_embeddings_are_refused() -> None:
+    backbone = tiny_seq2seq("bart")
+    backbone.model.config.scale_embedding = True
+    with pytest.raises(ConfigError, match="expected a model with scale_embedding=False"):
+        type(backbone)(backbone.model, backbone.tokenizer, "scaled")
+
+
 def test_different_heads_are_refused() -> None:
     backbone = tiny_seq2seq("bart")
     backbone.model.config.decoder_attention_heads = 2

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from robust_prefix import trainer
 from robust_prefix.backbones import CausalBackbone
@@ -20,11 +21,13 @@ from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import NoDefense
 from robust_prefix.errors import ConfigError
 from robust_prefix.objectives import PrefixObjective
-from robust_prefix.prefixes import PrefixModel, build_method
+from robust_prefix.prefixes import Prefix, PrefixModel, build_method
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prefix_tuning import MLPPrefix, build_parameters, initial_prefix
 from robust_prefix.tasks import Task
 from robust_prefix.training import train_prefix
+
+from .conftest import tiny_backbone
 
 SHORT = TrainingConfig(epochs=2, batch_size=4, learning_rate=0.02, evaluations_per_epoch=2)
 
@@ -70,6 +73,28 @@ def test_the_loss_is_next_token_cross_entropy_of_the_label_word(
     log_probabilities = backbone.model(ids).logits[0, -1].log_softmax(-1)
     positive = backbone.word_token(" positive")
     assert loss.item() == pytest.approx(-float(log_probabilities[positive]), rel=1e-4)
+
+
+def test_dev_is_answered_as_the_classifier_answers(
+    tokenizer: PreTrainedTokenizerFast, task: Task
+) -> None:
+    """Not from scores that bfloat16 has rounded, among which label words tie."""
+    backbone = tiny_backbone("llama", tokenizer)
+    backbone.model.bfloat16()
+    start = initial_prefix(backbone, task, PrefixTuningConfig(length=3)).bfloat16().float()
+    prompter = Prompter(backbone, task)
+    objective = PrefixObjective(prompter, build_parameters(start, PrefixTuningConfig(length=3)))
+    texts = rows_as_fields(task, load_split(task, "dev"))
+    batch = backbone.pad(prompter.encode(texts).rows)
+    with torch.no_grad():
+        labels = torch.zeros(len(texts), dtype=torch.int64)
+        found = objective.eval()(batch.ids, batch.answer, labels)
+    prefix = Prefix(start, backbone.name, backbone.fingerprint)
+    model = PrefixModel(backbone, task, prefix)
+    with torch.no_grad():
+        expected = model.logits(model.pad(prompter.encode(texts)))
+    margins = [scores[:, 1] - scores[:, 0] for scores in (found["logits"], expected)]
+    torch.testing.assert_close(*margins, atol=1e-3, rtol=0)
 
 
 def test_a_checkpoint_holds_the_prefix_alone(backbone: CausalBackbone, task: Task) -> None:

@@ -172,6 +172,23 @@ class Backbone(Tokens, ABC):
             InputError: text and prefix together exceed the model's positions.
         """
 
+    def input_gradient(
+        self,
+        batch: TokenBatch,
+        past: int | Tensor,
+        gradient: Tensor,
+        soft_tokens: Tensor | None = None,
+    ) -> Tensor:
+        """The gradient at the input embeddings, of one at the states that :meth:`embed` returns.
+
+        The same where embeddings are looked up and positions added at most; where a norm follows,
+        it is passed.
+
+        Args:
+            gradient: ``(batch, tokens, hidden)``.
+        """
+        return gradient
+
     @abstractmethod
     def run_layers(
         self,
@@ -292,12 +309,15 @@ class Backbone(Tokens, ABC):
     def token_keys_and_values(self, tokens: Sequence[int]) -> Tensor:
         """What each layer's attention stores for ``tokens`` alone; see :meth:`keys_and_values`."""
 
-    def _check_positions(self, past: int | Tensor, tokens: int) -> None:
-        longest = past if isinstance(past, int) else int(past.max())
-        if longest + tokens > self.max_positions:
+    def _check_positions(self, past: int | Tensor, batch: TokenBatch) -> None:
+        lengths = batch.answer + 1 if batch.lengths is None else batch.lengths
+        before = torch.as_tensor(past, device=lengths.device).expand(lengths.shape)
+        longest = int((before + lengths).argmax())
+        if before[longest] + lengths[longest] > self.max_positions:
             raise InputError(
                 f"expected at most {self.max_positions} positions for {self.name}, got a prefix of "
-                f"{longest} and a text of {tokens}; lower the task's max_tokens"
+                f"{int(before[longest])} and a text of {int(lengths[longest])}; lower the task's "
+                "max_tokens"
             )
 
     def _look_up(self, ids: Tensor, table: nn.Module, soft_tokens: Tensor | None) -> Tensor:
@@ -320,3 +340,11 @@ class Backbone(Tokens, ABC):
             shared = {id(self.model.config): self.model.config}
             self._float32_layers[index] = copy.deepcopy(layer, shared).float()
         return self._float32_layers[index]
+
+
+def through(function: Callable[[Tensor], Tensor], at: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient at what ``function`` returns, led back to ``at``."""
+    with torch.enable_grad():
+        leaf = at.detach().requires_grad_()
+        (found,) = torch.autograd.grad(function(leaf), leaf, gradient.to(at))
+    return found

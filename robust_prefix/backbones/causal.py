@@ -24,6 +24,8 @@ from robust_prefix.backbones.packing import PackedCache, Packing
 from robust_prefix.backbones.places import Places, causal_mask
 from robust_prefix.errors import ConfigError
 
+_SCALES = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}  # GPT-2's
+
 
 class CausalBackbone(Backbone):
     """A decoder with frozen weights. Causal attention needs no mask for padding at the end.
@@ -53,6 +55,12 @@ class CausalBackbone(Backbone):
                 f"expected a model that attends to the whole text, got {name!r} with a sliding "
                 f"window of {window} tokens"
             )
+        for setting, usual in _SCALES.items():  # transformers' fast attention passes over them, too
+            if getattr(model.config, setting, usual) != usual:
+                raise ConfigError(
+                    f"expected a model with {setting}={usual}, got {name!r} with "
+                    f"{getattr(model.config, setting)}; its attention is scaled in a way of its own"
+                )
         super().__init__(model, tokenizer, name)
         self._recorded: Recorded | None = None
         self.architecture = ARCHITECTURES[kind]
@@ -84,7 +92,7 @@ class CausalBackbone(Backbone):
         self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
     ) -> Tensor:
         """See ``Backbone``."""
-        self._check_positions(past, batch.ids.shape[1])
+        self._check_positions(past, batch)
         lookup = getattr(self._decoder, self.architecture.embedding)
         hidden = self._look_up(batch.ids, lookup, soft_tokens)
         return self._with_positions(hidden, past)
@@ -232,7 +240,8 @@ class CausalBackbone(Backbone):
     def _positions(self, tokens: int, past: int | Tensor) -> Tensor:
         """Positions of the text: ``(1 or batch, tokens)``."""
         places = torch.arange(tokens, device=self.device)[None]
-        return places + (past if isinstance(past, int) else past.to(self.device)[:, None])
+        places = places + (past if isinstance(past, int) else past.to(self.device)[:, None])
+        return places.clamp(max=self.max_positions - 1)  # beyond it is padding alone
 
     def _places(
         self, tokens: int, dtype: torch.dtype, past: int, seen: Tensor | None = None

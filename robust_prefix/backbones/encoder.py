@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch
+from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch, through
 from robust_prefix.backbones.caches import GivenCache, PrefixCache, Recorded, stacked
 from robust_prefix.errors import ConfigError
 
@@ -102,9 +102,21 @@ class EncoderBackbone(Backbone):
         self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
     ) -> Tensor:
         """See ``Backbone``."""
-        self._check_positions(past, batch.ids.shape[1])
+        self._check_positions(past, batch)
         table = self._encoder.get_input_embeddings()
         return self._with_positions(self._look_up(batch.ids, table, soft_tokens), past)
+
+    def input_gradient(
+        self,
+        batch: TokenBatch,
+        past: int | Tensor,
+        gradient: Tensor,
+        soft_tokens: Tensor | None = None,
+    ) -> Tensor:
+        """See ``Backbone``. Embeddings are normed before the first layer."""
+        table = self._encoder.get_input_embeddings()
+        embedded = self._look_up(batch.ids, table, soft_tokens)
+        return through(lambda each: self._with_positions(each, past), embedded, gradient)
 
     def _with_positions(self, embedded: Tensor, past: int | Tensor) -> Tensor:
         places = torch.arange(embedded.shape[1], device=self.device)[None] + self._first_position

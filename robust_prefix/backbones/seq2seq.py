@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch
+from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch, through
 from robust_prefix.backbones.caches import InTurn
 from robust_prefix.backbones.encoder import padding_mask, require_all_seen
 from robust_prefix.errors import ConfigError
@@ -199,7 +199,7 @@ class T5Backbone(Seq2SeqBackbone):
         self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
     ) -> Tensor:
         """See ``Backbone``."""
-        self._check_positions(past, batch.ids.shape[1])
+        self._check_positions(past, batch)
         return self._look_up(batch.ids, self.model.shared, soft_tokens)
 
     def _sublayer_paths(self, decoder: bool) -> dict[str, str]:
@@ -265,6 +265,11 @@ class BartBackbone(Seq2SeqBackbone):
                 f"expected as many heads in the encoder as in the decoder, got {name!r} with "
                 f"{config.encoder_attention_heads} and {config.decoder_attention_heads}"
             )
+        if getattr(config, "scale_embedding", False):
+            raise ConfigError(
+                f"expected a model with scale_embedding=False, got {name!r}, which multiplies its "
+                "embeddings: soft tokens among real ones would be another size"
+            )
         self._encoder, self._decoder = model.get_encoder(), model.get_decoder()
         layers = self._encoder.layers, self._decoder.layers
         super().__init__(model, tokenizer, name, *layers, nn.Identity())
@@ -274,8 +279,22 @@ class BartBackbone(Seq2SeqBackbone):
         self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
     ) -> Tensor:
         """See ``Backbone``."""
-        self._check_positions(past, batch.ids.shape[1])
+        self._check_positions(past, batch)
         embedded = self._look_up(batch.ids, self._encoder.embed_tokens, soft_tokens)
+        return self._with_positions(embedded, batch)
+
+    def input_gradient(
+        self,
+        batch: TokenBatch,
+        past: int | Tensor,
+        gradient: Tensor,
+        soft_tokens: Tensor | None = None,
+    ) -> Tensor:
+        """See ``Backbone``. Embeddings are normed before the first layer."""
+        embedded = self._look_up(batch.ids, self._encoder.embed_tokens, soft_tokens)
+        return through(lambda each: self._with_positions(each, batch), embedded, gradient)
+
+    def _with_positions(self, embedded: Tensor, batch: TokenBatch) -> Tensor:
         hidden: Tensor = self._encoder.layernorm_embedding(
             embedded + self._encoder.embed_positions(batch.ids)
         )

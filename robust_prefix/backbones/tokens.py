@@ -63,6 +63,13 @@ class Tokens:
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     mask_token: int | None = None
+
+    @cached_property
+    def mask_takes_space(self) -> bool:
+        """Whether the tokenizer takes a space before the mask for part of it, as RoBERTa's does."""
+        known = self.tokenizer.added_tokens_decoder
+        return self.mask_token in known and bool(known[self.mask_token].lstrip)
+
     padding: int = 0
 
     def __init__(self, tokenizer: Any, name: str) -> None:
@@ -130,7 +137,7 @@ class Tokens:
         Raises:
             ConfigError: the word is several tokens in this tokenizer.
         """
-        ids = self.tokenize([word])[0]
+        ids = self.encode([word])[0]
         if len(ids) != 1:
             pieces = self.tokenizer.convert_ids_to_tokens(ids)
             raise ConfigError(

@@ -45,6 +45,8 @@ def token_gradients(
             "embeddings it is given; attack it with scores alone"
         )
     model.backbone.passes.backward += len(encoded)
+    past, soft_tokens = model.prefix.length, model.learned.inner_tokens
+    gradient = model.backbone.input_gradient(batch, past, gradient, soft_tokens)
     if not torch.isfinite(gradient).all():
         raise RobustPrefixError(
             f"expected finite gradients through the defence {name!r}, got NaN or infinity; "

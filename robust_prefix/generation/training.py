@@ -30,17 +30,22 @@ class GenerationObjective(nn.Module):
 
     Args:
         prefix: the parameters.
+        tokens_a_target: on dev, on average: in evaluation the loss is that of a row's tokens over
+            this, so that its mean over rows, in whatever batches, is the mean over all tokens.
     """
 
-    def __init__(self, backbone: CausalBackbone, prefix: Trainable) -> None:
+    def __init__(
+        self, backbone: CausalBackbone, prefix: Trainable, tokens_a_target: float = 1.0
+    ) -> None:
         super().__init__()
         self.prefix = prefix
+        self.tokens_a_target = tokens_a_target
         self._frozen = (backbone,)  # in a tuple: its weights are none of ours
 
     def forward(
         self, ids: Tensor, answer: Tensor, labels: Tensor, lengths: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The mean loss of the tokens to be said.
+        """The mean loss of the tokens to be said; see ``tokens_a_target``.
 
         Args:
             ids, answer, lengths: see ``TokenBatch``.
@@ -53,7 +58,10 @@ class GenerationObjective(nn.Module):
         hidden = backbone.run_layers(hidden, 0, backbone.num_layers, batch, learned.by_layer())
         said = labels != _IGNORED
         scores = backbone.next_token_logits(hidden[said])
-        return {"loss": nn.functional.cross_entropy(scores, labels[said])}
+        if self.training:
+            return {"loss": nn.functional.cross_entropy(scores, labels[said])}
+        total = nn.functional.cross_entropy(scores, labels[said], reduction="sum")
+        return {"loss": total / (len(ids) * self.tokens_a_target)}
 
 
 def train_generation(
@@ -120,7 +128,10 @@ def train_generation(
     folder = Path(out) if out is not None else None
     if folder is not None and (before := finished(folder, settings, model)) is not None:
         return before
-    objective = GenerationObjective(model, build_parameters(_start(model, task, config), config))
+    said = sum(token != _IGNORED for row in dev for token in row["labels"])
+    objective = GenerationObjective(
+        model, build_parameters(_start(model, task, config), config), said / len(dev)
+    )
     with checkpoint_folder(folder, {**settings, "base": model.fingerprint}) as checkpoints:
         history = run_trainer(
             objective,

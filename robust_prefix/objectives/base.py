@@ -60,6 +60,7 @@ class Minibatch:
         losses: of prompts, one an example ``(batch,)``: cross-entropy over the label words under
             the prefix as it is, which receives no gradient.
         embed: prompts of texts, one an example or several times as many in the same order.
+        at_input: a gradient at the states of prompts, led back to their input embeddings.
         words: the scores of words that stand beside the model, those of each example; empty where
             none do.
     """
@@ -70,19 +71,21 @@ class Minibatch:
     step: int
     losses: Callable[[Prompts], Tensor]
     embed: Callable[[Sequence[Fields]], Prompts]
+    at_input: Callable[[Prompts, Tensor], Tensor] = lambda prompts, gradient: gradient
     words: Sequence[WordScores] = ()
 
     def slopes(self, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
-        """How the sum of the losses changes with the prompts' states ``(batch, tokens, hidden)``
-        and with what their words add ``(batch, classes)``, both float32 on the CPU; None without
-        words."""
+        """How the sum of the losses changes with the prompts' input embeddings ``(batch, tokens,
+        hidden)`` and with what their words add ``(batch, classes)``, both float32 on the CPU; None
+        without words."""
         with torch.enable_grad():
             leaves = [prompts.embedded.detach().requires_grad_()]
             if prompts.beside is not None:
                 leaves.append(prompts.beside.detach().requires_grad_())
             losses = self.losses(Prompts(prompts.batch, *leaves)).sum()
-            found = [each.float().cpu() for each in torch.autograd.grad(losses, leaves)]
-        return found[0], found[1] if len(found) > 1 else None
+            found = torch.autograd.grad(losses, leaves)
+        at_input = self.at_input(prompts, found[0]).float().cpu()
+        return at_input, found[1].float().cpu() if len(found) > 1 else None
 
 
 Config = TypeVar("Config")
@@ -220,7 +223,9 @@ class PrefixObjective(nn.Module):
         if self._words is None:
             scores = _scores(backbone, prompts, learned)
             loss = nn.functional.cross_entropy(scores, tokens[labels])
-            return loss, scores[:, tokens].detach()
+            # In evaluation as the classifier answers, from float32 scores of the label words alone.
+            said = scores if self.training else _scores(backbone, prompts, learned, tokens)
+            return loss, (said[:, tokens] if self.training else said).detach()
         if prompts.beside is None:
             raise ValueError("expected what the words add beside the prompts, got nothing")
         scores = _scores(backbone, prompts, learned, tokens)
@@ -263,7 +268,12 @@ class PrefixObjective(nn.Module):
             sums = [words[n % len(words)].sums([text])[0] for n, text in enumerate(texts)]
             return Prompts(batch, embedded, torch.stack(sums).to(embedded.device))
 
+        def at_input(prompts: Prompts, gradient: Tensor) -> Tensor:
+            soft_tokens = learned.inner_tokens
+            return backbone.input_gradient(prompts.batch, learned.length, gradient, soft_tokens)
+
         return Minibatch(
+            at_input=at_input,
             prompts=prompts,
             labels=labels,
             fields=[self._texts[place] for place in places],

@@ -19,6 +19,7 @@ from robust_prefix.prefixes.p_tuning import PTuning
 from robust_prefix.prefixes.p_tuning_v2 import PTuningV2
 from robust_prefix.prefixes.prefix_tuning import PrefixTuning
 from robust_prefix.prefixes.prompt_tuning import PromptTuning
+from robust_prefix.prefixes.searched import Searched
 from robust_prefix.specs import build_config, parse_spec
 from robust_prefix.tasks import Task
 
@@ -79,6 +80,8 @@ def method_to_go_on(start: Prefix, task: Task, text: str | None, **settings: Any
     known = METHODS[spec.name].config_type if spec.name in METHODS else None
     if known is not None and any(entry.name == "length" for entry in fields(known)):
         length = start.length - task.virtual_tokens[0]
+        if length and issubclass(METHODS[spec.name], Searched):
+            length -= 1  # the line break behind the words, which the method adds
         settings = {"length": length, **spec.settings, **settings}
         text = spec.name
     return build_method(text, **settings)

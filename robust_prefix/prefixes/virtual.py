@@ -28,7 +28,7 @@ def _tokenize(backbone: Backbone, task: Task, prompts: Sequence[str]) -> list[li
     if not any(task.virtual_tokens) and task.mask is None:
         return backbone.tokenize(prompts)
     leading, _ = task.virtual_tokens
-    places = [list(_pieces(prompt, leading)) for prompt in prompts]
+    places = [list(_pieces(backbone, task, prompt)) for prompt in prompts]
     # What stands behind other tokens must not be tokenised as the beginning of a text.
     beginnings = iter(backbone.tokenize([row[0][1] for row in places if row[0][1] != VIRTUAL]))
     others = iter(
@@ -64,7 +64,7 @@ def _token_offsets(backbone: Backbone, task: Task, prompt: str) -> list[tuple[in
     if not any(task.virtual_tokens) and task.mask is None:
         return backbone.token_offsets(prompt)
     found: list[tuple[int, int]] = []
-    for number, (place, text) in enumerate(_pieces(prompt, task.virtual_tokens[0])):
+    for number, (place, text) in enumerate(_pieces(backbone, task, prompt)):
         if text == VIRTUAL:
             found.append((place, place + 1))
         elif number and text.startswith(" "):
@@ -77,11 +77,16 @@ def _token_offsets(backbone: Backbone, task: Task, prompt: str) -> list[tuple[in
     return found
 
 
-def _pieces(prompt: str, leading: int) -> Iterator[tuple[int, str]]:
-    """Virtual tokens, the mask and the stretches of text between them, with their places.
-
-    Args:
-        leading: virtual tokens at the beginning, which are left out.
-    """
+def _pieces(backbone: Backbone, task: Task, prompt: str) -> Iterator[tuple[int, str]]:
+    """Virtual tokens, the mask and the stretches of text between them, with their places; without
+    virtual tokens at the beginning, and without a space that belongs to the mask."""
+    leading, _ = task.virtual_tokens
+    character = leading  # of those that stand for a token, counted as in Task.mask
     for match in _PIECE.finditer(prompt, leading):
-        yield match.start(), match[0]
+        text = match[0]
+        if text == VIRTUAL:
+            character += 1
+        elif character == task.mask and match.end() < len(prompt) and backbone.mask_takes_space:
+            text = text.removesuffix(" ")
+        if text:
+            yield match.start(), text

@@ -55,6 +55,18 @@ def test_the_loss_is_that_of_the_targets_tokens_alone(
     rows = pair_rows(any_backbone, reviews, PAIRS)
     batch = _collate(any_backbone, [_labelled(*row) for row in rows])
     found = objective(**batch)["loss"].item()
+    # In evaluation the mean over rows is that over tokens, however the rows are put together.
+    said = sum(len(tokens) - prompt for tokens, prompt in rows)
+    counted = GenerationObjective(
+        any_backbone, build_parameters(start, config), said / len(rows)
+    ).eval()
+    for size in (1, len(rows)):
+        batches = [rows[n : n + size] for n in range(0, len(rows), size)]
+        parts = [
+            counted(**_collate(any_backbone, [_labelled(*row) for row in each]))["loss"].item()
+            for each in batches
+        ]
+        assert sum(parts) / len(parts) == pytest.approx(found, rel=1e-4)
     losses = []
     for tokens, prompt in rows:
         scores = any_backbone.model(torch.tensor([[*lead, *tokens]])).logits[0].log_softmax(-1)

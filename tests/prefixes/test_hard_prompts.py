@@ -168,6 +168,15 @@ def test_a_killed_search_ends_in_the_same(
     assert found(backbone, task, spec, seed=3, out=killed).fingerprint == again.fingerprint
 
 
+def test_another_search_goes_on_from_found_words(backbone: CausalBackbone, task: Task) -> None:
+    """As many words; the line break behind them is no word."""
+    start = found(backbone, task, "autoprompt(length=2, candidates=3, steps=1)")
+    method = method_to_go_on(start, task, "evolved-prompt")
+    assert method.config.length == 2
+    assert method.length(task) == start.length
+    assert method_to_go_on(start, task, "prompt-tuning").config.length == start.length
+
+
 def test_the_history_is_the_curve(backbone: CausalBackbone, task: Task, tmp_path: Path) -> None:
     spec = "autoprompt(length=2, candidates=3, steps=20)"
     prefix = found(backbone, task, spec, out=tmp_path)
