@@ -16,7 +16,7 @@ import torch
 
 from attacks.base import Config, Recipe
 from attacks.textattack_import import import_textattack
-from attacks.victim import VictimWrapper
+from attacks.victim import VictimWrapper, without_blanks
 from robust_prefix.errors import InputError
 from robust_prefix.evaluation.protocols import Attempt, Victim
 from robust_prefix.tasks import Fields
@@ -100,7 +100,7 @@ class TextAttackRecipe(Recipe[Config]):
                     f"expected the {column} unchanged, got {after!r} for {before!r}: TextAttack "
                     "counted its words wrongly; leave the example out"
                 )
-        return Attempt(adversarial, queries)
+        return Attempt(without_blanks(adversarial), queries)  # what was asked about
 
     def _stopwords(self) -> list[str]:
         """The English stopwords of the folder that ``resources`` names."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from textattack.search_methods import GreedyWordSwapWIR
 
+from attacks.parts.importance_search import ImportanceSearch
 from attacks.victim import gradient_victim, tokens_at
 from attacks.words import places_in_columns
 from robust_prefix.gradients import Through
 
 
-class GradientRanking(GreedyWordSwapWIR):
-    """TextAttack's greedy search, the words ranked by our victims' gradients.
+class GradientRanking(ImportanceSearch):
+    """Greedy search, the words ranked by our victims' gradients.
 
     A word's importance is the L1 norm of the mean gradient over its tokens. The gradient costs one
     query, which TextAttack does not count.

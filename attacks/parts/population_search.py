@@ -23,6 +23,8 @@ from textattack.search_methods import (
     SearchMethod,
 )
 
+from attacks.parts.greedy_search import standing
+
 # Minus that of the papers, for TextAttack puts a minus before the scores it divides.
 _TEMPERATURE = -0.3
 
@@ -53,7 +55,8 @@ class ImprovedGeneticSearch(_IfAnythingChanges, ImprovedGeneticAlgorithm):
     """The search of Wang et al. 2019; children keep the constraints, too.
 
     Args:
-        population: texts of a generation; the first has one for each word at most.
+        population: texts of a generation; one for each word at most, as TextAttack makes all of
+            them as large as the first.
         iterations: generations after the first.
         max_replacements: how often one word may be replaced, each time by a neighbour of the last.
     """
@@ -77,8 +80,8 @@ class ImprovedGeneticSearch(_IfAnythingChanges, ImprovedGeneticAlgorithm):
         if not texts:
             return pop_member
         results, self._search_over = self.get_goal_results(texts)
-        best = max(results, key=lambda result: result.score, default=pop_member.result)
-        if best.score <= pop_member.score:
+        best = max(results, key=standing, default=pop_member.result)
+        if standing(best) <= standing(pop_member.result):
             return pop_member
         return self._modify_population_member(pop_member, best.attacked_text, best, index)
 

@@ -88,9 +88,9 @@ class A2T(TextAttackRecipe[A2TConfig]):
             RepeatModification,
             StopwordModification,
         )
-        from textattack.search_methods import GreedyWordSwapWIR
 
         from attacks.parts.gradient_ranking import GradientRanking
+        from attacks.parts.importance_search import ImportanceSearch
         from attacks.parts.part_of_speech import SamePartOfSpeech
         from attacks.parts.sentence_similarity import SentenceSimilarity
 
@@ -109,7 +109,7 @@ class A2T(TextAttackRecipe[A2TConfig]):
             ],
             GradientRanking(self.config.through)
             if self.config.ranking == "gradient"
-            else GreedyWordSwapWIR(wir_method="delete"),
+            else ImportanceSearch(wir_method="delete"),
         )
 
     def _swap(self) -> Any:

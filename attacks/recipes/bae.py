@@ -66,8 +66,8 @@ class BAE(TextAttackRecipe[BAEConfig]):
             RepeatModification,
             StopwordModification,
         )
-        from textattack.search_methods import GreedyWordSwapWIR
 
+        from attacks.parts.importance_search import ImportanceSearch
         from attacks.parts.masked_swaps import MaskedSwap
         from attacks.parts.part_of_speech import SamePartOfSpeech
         from attacks.parts.sentence_similarity import SentenceSimilarity
@@ -85,5 +85,5 @@ class BAE(TextAttackRecipe[BAEConfig]):
                     skip_text_shorter_than_window=True,
                 ),
             ],
-            GreedyWordSwapWIR(wir_method="delete"),
+            ImportanceSearch(wir_method="delete"),
         )

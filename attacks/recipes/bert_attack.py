@@ -63,8 +63,8 @@ class BERTAttack(TextAttackRecipe[BERTAttackConfig]):
             RepeatModification,
             StopwordModification,
         )
-        from textattack.search_methods import GreedyWordSwapWIR
 
+        from attacks.parts.importance_search import ImportanceSearch
         from attacks.parts.masked_swaps import PieceSwap
         from attacks.parts.sentence_similarity import SentenceSimilarity
 
@@ -78,5 +78,5 @@ class BERTAttack(TextAttackRecipe[BERTAttackConfig]):
                     self._found("sentence-encoder"), threshold=self.config.min_similarity
                 ),
             ],
-            GreedyWordSwapWIR(wir_method="unk"),
+            ImportanceSearch(wir_method="unk"),
         )

@@ -51,7 +51,6 @@ class DeepWordBug(TextAttackRecipe[DeepWordBugConfig]):
             RepeatModification,
             StopwordModification,
         )
-        from textattack.search_methods import GreedyWordSwapWIR
         from textattack.transformations import (
             CompositeTransformation,
             WordSwapNeighboringCharacterSwap,
@@ -70,6 +69,8 @@ class DeepWordBug(TextAttackRecipe[DeepWordBugConfig]):
                     WordSwapRandomCharacterInsertion(),
                 ]
             )
+        from attacks.parts.importance_search import ImportanceSearch
+
         return Parts(
             transformation,
             [
@@ -77,5 +78,5 @@ class DeepWordBug(TextAttackRecipe[DeepWordBugConfig]):
                 StopwordModification(self._stopwords()),
                 LevenshteinEditDistance(self.config.max_edit_distance),
             ],
-            GreedyWordSwapWIR(),
+            ImportanceSearch(),
         )

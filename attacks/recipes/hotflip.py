@@ -140,8 +140,9 @@ class HotFlip(Recipe[HotFlipConfig]):
         self, victim: GradientVictim, vocabulary: Vocabulary, before: str, word: str
     ) -> Iterator[str]:
         """What ``word`` may flip to, whatever stands around it."""
-        words = vocabulary.like(before)
         [tokens] = victim.encode([before + word])
+        # by the token, not the text: a model of word pieces has words behind a space alone
+        words = vocabulary.like(victim.decode(tokens[:1]))
         old = victim.embeddings()[list(tokens)].mean(axis=0)
         scale = words.norms * np.linalg.norm(old)
         for number in np.flatnonzero(words.embeddings @ old >= self.config.min_cosine * scale):

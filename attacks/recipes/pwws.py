@@ -52,12 +52,12 @@ class PWWS(TextAttackRecipe[PWWSConfig]):
             RepeatModification,
             StopwordModification,
         )
-        from textattack.search_methods import GreedyWordSwapWIR
 
+        from attacks.parts.importance_search import ImportanceSearch
         from attacks.parts.wordnet_swap import WordNetSwap
 
         return Parts(
             WordNetSwap(self._found("wordnet")),
             [RepeatModification(), StopwordModification(self._stopwords())],
-            GreedyWordSwapWIR("weighted-saliency"),
+            ImportanceSearch("weighted-saliency"),
         )

@@ -64,7 +64,6 @@ class TextBugger(TextAttackRecipe[TextBuggerConfig]):
             RepeatModification,
             StopwordModification,
         )
-        from textattack.search_methods import GreedyWordSwapWIR
         from textattack.transformations import (
             CompositeTransformation,
             WordSwapNeighboringCharacterSwap,
@@ -73,6 +72,7 @@ class TextBugger(TextAttackRecipe[TextBuggerConfig]):
         )
 
         from attacks.parts.homoglyph_swap import HomoglyphSwap
+        from attacks.parts.importance_search import ImportanceSearch
         from attacks.parts.neighbor_swap import NeighborSwap
         from attacks.parts.sentence_similarity import SentenceSimilarity
 
@@ -96,5 +96,5 @@ class TextBugger(TextAttackRecipe[TextBuggerConfig]):
                     self._found("sentence-encoder"), threshold=self.config.min_similarity
                 ),
             ],
-            GreedyWordSwapWIR(wir_method="delete"),
+            ImportanceSearch(wir_method="delete"),
         )

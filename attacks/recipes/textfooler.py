@@ -65,8 +65,8 @@ class TextFooler(TextAttackRecipe[TextFoolerConfig]):
             RepeatModification,
             StopwordModification,
         )
-        from textattack.search_methods import GreedyWordSwapWIR
 
+        from attacks.parts.importance_search import ImportanceSearch
         from attacks.parts.neighbor_swap import NeighborSwap
         from attacks.parts.part_of_speech import SamePartOfSpeech
         from attacks.parts.sentence_similarity import SentenceSimilarity
@@ -86,7 +86,7 @@ class TextFooler(TextAttackRecipe[TextFoolerConfig]):
                     skip_text_shorter_than_window=True,
                 ),
             ],
-            GreedyWordSwapWIR(wir_method="delete"),
+            ImportanceSearch(wir_method="delete"),
         )
 
 

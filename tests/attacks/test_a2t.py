@@ -159,7 +159,8 @@ def test_the_gradients_way_through_a_defence_is_passed_on(build: Build, bag_of_w
 def test_odd_texts_do_not_crash(text: str, build: Build, brittle: Any) -> None:
     victim = with_gradients(brittle, {})((text,))
     attempt = build("a2t(min_similarity=0)").perturb(victim, (text,), 1, seed=0)
-    assert victim.asked[0] == (text,)
+    # where there is nothing a sign is asked about
+    assert victim.asked[0][0].strip(" _\n") == text.strip(" _\n")
     if not text.endswith("good"):
         assert attempt.adversarial is None
 

@@ -172,7 +172,8 @@ ODD = {
 def test_odd_texts_do_not_crash(name: str, text: str, build: Build, brittle: Any) -> None:
     victim = brittle((text,))
     attempt = build(spec(name)).perturb(victim, (text,), 1, seed=0)
-    assert victim.asked[0] == (text,)
+    # where there is nothing a sign is asked about
+    assert victim.asked[0][0].strip(" _\n") == text.strip(" _\n")
     if text in (ODD["empty"], ODD["dots"], ODD["emoji"]):
         assert (attempt.adversarial, attempt.queries) == (None, 1)
 

@@ -130,7 +130,7 @@ def test_textbugger_makes_five_kinds_of_bugs(build: Build, bag_of_words: Any) ->
     victim = bag_of_words()
     build("textbugger(min_similarity=0, max_candidates=1)").perturb(victim, ("great",), 1, seed=0)
     asked = [t for (t,) in victim.asked[2:]]
-    assert victim.asked[1] == ("",)
+    assert victim.asked[1] == ("_",)  # in place of a text without a word
     spaced = [t for t in asked if " " in t]
     shorter = [t for t in asked if len(t) == 4]
     swapped = [t for t in asked if sorted(t) == sorted("great")]
@@ -140,6 +140,24 @@ def test_textbugger_makes_five_kinds_of_bugs(build: Build, bag_of_words: Any) ->
     assert "grand" in asked
     lookalikes = set(asked) - {*spaced, *shorter, *swapped, "grand"}
     assert lookalikes == {"\u0261reat", "gr\u0435at", "gre\u0430t"}
+
+
+@pytest.mark.usefixtures("encoder")
+def test_a_split_word_does_not_move_the_others(build: Build, bag_of_words: Any) -> None:
+    """TextAttack's own search looks for each word where it stood before, and misses the last."""
+
+    class LikesMany(bag_of_words):  # type: ignore[misc]
+        def logits(self, texts: Any) -> np.ndarray:
+            self.asked.extend(texts)
+            words = [len(text.split()) for (text,) in texts]
+            return np.array([[0.0, 1 + 1 / count] for count in words], dtype=np.float32)
+
+    victim = LikesMany()
+    text = "great movie charming journey"
+    build("textbugger(min_similarity=0)").perturb(victim, (text,), 1, seed=0)
+    most = max((t for (t,) in victim.asked), key=lambda t: len(t.split()))
+    assert len(most.split()) == 8
+    assert most.replace(" ", "") == text.replace(" ", "")
 
 
 def test_lookalikes_are_letters_of_the_same_case(build: Build) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from attacks.base import Recipe
@@ -69,6 +71,19 @@ def test_a_flip_keeps_the_case_and_spares_stopwords(build: Build) -> None:
     victim = OpenBag()
     attack.perturb(victim, ("the great great movie",), 1, seed=0)
     assert {t.split()[0] for (t,) in victim.asked} == {"the"}
+
+
+@pytest.mark.usefixtures("any_word_known")
+def test_the_first_word_flips_where_words_have_a_space_alone(build: Build) -> None:
+    """As in models of word pieces: a text's first word is the token of any word."""
+
+    class Pieces(OpenBag):
+        def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+            return super().encode([text if text.startswith(" ") else f" {text}" for text in texts])
+
+    victim = Pieces()
+    build(ANY).perturb(victim, ("good",), 1, seed=0)
+    assert {"bad", "solid"} <= {text for (text,) in victim.asked}
 
 
 def test_a_word_that_no_list_knows_is_no_word(build: Build) -> None:

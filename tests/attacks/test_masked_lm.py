@@ -301,7 +301,8 @@ def test_an_adversary_differs_and_is_misclassified(
     assert attempt.adversarial is not None
     assert attempt.adversarial != (text,)
     assert victim.predict(attempt.adversarial) == 0
-    assert victim.asked[0] == (text,)
+    # where there is nothing a sign is asked about
+    assert victim.asked[0][0].strip(" _\n") == text.strip(" _\n")
     assert attempt.queries >= len(victim.asked)
     assert build(SPECS[name]).perturb(bag_of_words(), (text,), 1, seed=0) == attempt
 
@@ -359,7 +360,8 @@ def test_odd_texts_do_not_crash(name: str, text: str, build: Build, brittle: Any
     victim = brittle((text,))
     spec = SPECS[name].replace("(", "(max_queries=40, ")
     attempt = build(spec).perturb(victim, (text,), 1, seed=0)
-    assert victim.asked[0] == (text,)
+    # where there is nothing a sign is asked about
+    assert victim.asked[0][0].strip(" _\n") == text.strip(" _\n")
     if text in (ODD["empty"], ODD["dots"]):
         assert (attempt.adversarial, attempt.queries) == (None, 1)
 
