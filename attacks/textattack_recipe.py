@@ -36,6 +36,11 @@ class TextAttackRecipe(Recipe[Config]):
 
     One instance attacks one example at a time; it is not for use from several threads, for
     TextAttack draws from the global random generators.
+
+    Some things are as TextAttack 0.3.11 has them, in every recipe: stopwords are spared in lower
+    case alone, a share of words that may change is one of all columns, those that may not change
+    included, and of three and more classes genetic and swarm searches may pass over a success
+    whose true class is likelier than another text's.
     """
 
     packages = ("textattack",)

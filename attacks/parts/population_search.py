@@ -44,7 +44,8 @@ class GeneticSearch(_IfAnythingChanges, AlzantotGeneticAlgorithm):
 
     Args:
         population: texts of a generation.
-        iterations: generations after the first.
+        iterations: generations after the first; what the last one's children say counts only
+            as queries, as in the authors' code.
     """
 
     def __init__(self, population: int, iterations: int) -> None:
