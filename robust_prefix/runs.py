@@ -78,10 +78,17 @@ class Run:
     def save(self, folder: str | Path) -> None:
         """Write the run; each file is whole or not there, ``run.json`` comes last.
 
+        What was fitted to another prefix that was here before is removed.
+
         Raises:
             StorageError: writing failed.
         """
         folder = Path(folder)
+        before = folder / RUN_FILE
+        # What was fitted to this very prefix stays, as when a finished training is asked for again.
+        replaced = before.is_file() and (
+            read_json(before).get("prefix_fingerprint") != self.prefix.fingerprint
+        )
         self.prefix.save(folder / PREFIX_FILE)
         fitted: dict[str, Any] = {
             SUBSPACES_FILE: self.subspaces,
@@ -93,7 +100,7 @@ class Run:
         for name, found in fitted.items():
             if found is not None:
                 found.save(folder / name)
-            else:  # of a run that was here before
+            elif replaced or name == VOCABULARY_FILE:  # of a run that was here before
                 (folder / name).unlink(missing_ok=True)
         for member in self.members:
             member.save(folder / MEMBERS_FOLDER / f"{member.fingerprint}.safetensors")

@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def run_trainer(
     Returns:
         The loss and dev curve.
     """
-    from transformers import PrinterCallback, Trainer, TrainingArguments
+    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
 
     steps_per_epoch = math.ceil(len(train) / config.batch_size)
     evaluate_every = max(1, steps_per_epoch // config.evaluations_per_epoch)
@@ -157,15 +157,19 @@ def run_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     if config.patience:
-        trainer.add_callback(_patience(config.patience))
+        trainer.add_callback(EarlyStoppingCallback(config.patience))
     resume_from = _last_checkpoint(folder)
     total = math.ceil(steps_per_epoch * config.epochs)
     done = int(resume_from.rpartition("-")[2]) if resume_from else 0
+    if (state := _at_its_end(resume_from, total, config.patience)) is not None:
+        best = state["best_model_checkpoint"] if keep_best else None
+        trainer._load_from_checkpoint(best or resume_from)
+        return _history(state["log_history"])
     with progress("training", total, done) as advance:
         trainer.add_callback(_callback(sampler, steps_per_epoch, advance))
         with _storage_errors(folder):
             trainer.train(resume_from_checkpoint=resume_from)
-    return [_history_row(row) for row in trainer.state.log_history if "step" in row]
+    return _history(trainer.state.log_history)
 
 
 @contextlib.contextmanager
@@ -207,17 +211,20 @@ def _callback(sampler: LengthGroupedBatches, steps_per_epoch: int, advance: Adva
     return Follow()
 
 
-def _patience(evaluations: int) -> Any:
-    """Ends a training after so many evaluations without progress, a resumed one as well."""
-    from transformers import EarlyStoppingCallback
+def _at_its_end(checkpoint: str | None, total: int, patience: int) -> dict[str, Any] | None:
+    """The state of a training whose last checkpoint there is; the trainer would go a step on."""
+    if checkpoint is None:
+        return None
+    state: dict[str, Any] = read_json(Path(checkpoint) / "trainer_state.json")
+    stopping = state["stateful_callbacks"].get("EarlyStoppingCallback", {}).get("attributes", {})
+    waited = stopping.get("early_stopping_patience_counter", 0)
+    over = state["global_step"] >= total or (patience and waited >= patience)
+    return state if over else None
 
-    class Patience(EarlyStoppingCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # stopped between its last checkpoint and its end: nothing is left to be done
-            if self.early_stopping_patience_counter >= self.early_stopping_patience:
-                control.should_training_stop = True
 
-    return Patience(evaluations)
+def _history(log: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """The rows that hold a loss; the trainer's last one tells how long it took."""
+    return [_history_row(row) for row in log if "loss" in row or "eval_loss" in row]
 
 
 def _history_row(row: dict[str, float]) -> dict[str, float]:

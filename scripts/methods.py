@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_prefix.cli.common import quiet_libraries
 from robust_prefix.errors import RobustPrefixError
-from robust_prefix.files import atomic_path, write_json, write_text
+from robust_prefix.files import atomic_path, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from robust_prefix.backbones import Backbone
@@ -137,10 +137,10 @@ def _trained(
     prefix = train_prefix(
         backbone, task, prefix=config, training=training, seed=options.seed, out=folder
     )
-    if (folder / RUN_FILE).is_file():
-        run = Run.load(str(folder), options.data_dir)
-        if run.prefix.fingerprint == prefix.fingerprint:
-            return run
+    known = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    # another one's was trained there with other settings
+    if known.get("prefix_fingerprint") == prefix.fingerprint:
+        return Run.load(str(folder), options.data_dir)
     run = measured_run(backbone, task, prefix, max_examples=64 if options.quick else 0)
     run.save(folder)
     return run
@@ -178,6 +178,8 @@ def _add_times(
     rows: list[Row],
 ) -> None:
     """The time of a training step beside the first method's, round by round."""
+    from robust_prefix.prefixes import method_of
+    from robust_prefix.prefixes.searched import Searched
     from timing.interleave import interleave
     from timing.material import load_material
     from timing.train_speed import epoch_of_ours
@@ -191,13 +193,19 @@ def _add_times(
         texts = material.window(number, count)
         return epoch_of_ours(backbone, task, config, texts, options.batch_size, number)
 
+    # What is searched takes no steps.
+    timed = {s: c for s, c in configs.items() if not isinstance(method_of(c), Searched)}
+    if not timed:
+        return
     timings = interleave(
-        {spec: partial(steps, config) for spec, config in configs.items()},
+        {spec: partial(steps, config) for spec, config in timed.items()},
         options.time_rounds,
         options.seed,
     )
-    first = next(iter(configs))
+    first = next(iter(timed))
     for row in rows:
+        if row["method"] not in timed:
+            continue
         spread = timings.ratio(row["method"], first)
         row |= {f"step_time_{name}": round(getattr(spread, name), 3) for name in _SPREAD}
 

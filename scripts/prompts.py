@@ -273,10 +273,11 @@ def _draw_words(options: argparse.Namespace, rows: Sequence[Row]) -> None:
     """Each word in a line: a mark for what stands there instead, and the change that matters most.
 
     Behind all the accuracy of the template as it is, with its interval. A mark is filled where the
-    interval of the paired difference to it leaves out 0.
+    paired difference to it is hardly chance.
     """
     from matplotlib.figure import Figure
 
+    from robust_prefix.evaluation.flags import SIGNIFICANCE
     from robust_prefix.evaluation.sensitivity import KINDS
     from timing.figures import COLORS, MARKERS
 
@@ -306,7 +307,7 @@ def _draw_words(options: argparse.Namespace, rows: Sequence[Row]) -> None:
             label=kind,
             **style,
         )
-        sure = [row["difference_low"] > 0 or row["difference_high"] < 0 for row in of_kind]
+        sure = [row["p_value"] <= SIGNIFICANCE for row in of_kind]
         axes.plot(
             [value for value, is_sure in zip(values, sure, strict=True) if is_sure],
             [height for height, is_sure in zip(heights, sure, strict=True) if is_sure],
@@ -320,7 +321,7 @@ def _draw_words(options: argparse.Namespace, rows: Sequence[Row]) -> None:
     most.set_ylabel("largest change, in points")
     axes.set_xlabel(
         f"dev accuracy in %, n={before['n']:,}, 95% intervals; line: the template as it is;\n"
-        "filled: the paired difference's interval leaves out 0"
+        f"filled: the paired difference is hardly chance (p at most {SIGNIFICANCE})"
     )
     axes.set_title(
         f"{textwrap.shorten(repr(options.template), 70)}\n"

@@ -122,6 +122,12 @@ def test_what_another_command_fitted_since_stays(run_dir: Path, prefix: Prefix) 
     assert run.defense == "robust-prefix(steps=3)+"
 
 
+def test_what_was_fitted_stays_with_its_prefix(run_dir: Path, prefix: Prefix) -> None:
+    """A finished training that is asked for again writes the same prefix, and nothing fitted."""
+    Run(OWN, prefix).save(run_dir)
+    assert Run.load(run_dir).subspaces is not None
+
+
 def test_what_was_fitted_to_a_prefix_goes_with_it(run_dir: Path, prefix: Prefix) -> None:
     Run(OWN, dataclasses.replace(prefix, tensor=prefix.tensor + 1)).save(run_dir)
     assert {path.name for path in run_dir.iterdir()} == {RUN_FILE, PREFIX_FILE}

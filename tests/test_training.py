@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from robust_prefix import trainer
+from robust_prefix import trainer, training
 from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
@@ -275,6 +275,41 @@ def test_a_method_has_its_own_learning_rate(
     before = (tmp_path / "prefix.safetensors").stat().st_mtime_ns
     train_prefix(backbone, task, prefix=config, training=named, out=tmp_path)
     assert (tmp_path / "prefix.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("adversary", ["none", "pgd"])
+@pytest.mark.parametrize("patience", [0, 2])
+def test_killed_behind_its_last_checkpoint_a_training_is_over(
+    backbone: CausalBackbone,
+    task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    adversary: str,
+    patience: int,
+) -> None:
+    """As on a disk that is full when the prefix is written: no step more is taken."""
+    config = TrainingConfig(
+        epochs=1.5 if not patience else 10,
+        batch_size=8,
+        learning_rate=0.02 if not patience else 1e-6,
+        evaluations_per_epoch=1,
+        patience=patience,
+        adversary=adversary,
+    )
+    whole = train_prefix(backbone, task, training=config, out=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "keep", _die)
+        with pytest.raises(_Killed):
+            train_prefix(backbone, task, training=config, out=tmp_path / "killed")
+    resumed = train_prefix(backbone, task, training=config, out=tmp_path / "killed")
+    assert torch.equal(whole.tensor, resumed.tensor)
+    assert (tmp_path / "whole" / "training.json").read_bytes() == (
+        tmp_path / "killed" / "training.json"
+    ).read_bytes()
+
+
+def _die(*_: Any) -> None:
+    raise _Killed
 
 
 @pytest.mark.parametrize("step", [None, 9, 12])

@@ -84,6 +84,14 @@ class Backbone(Tokens, ABC):
         self._frozen: Self | None = None
         self.lock = threading.RLock()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        found = copy.copy(self)
+        memo[id(self)] = found
+        for name, value in vars(self).items():
+            copied = threading.RLock() if name == "lock" else copy.deepcopy(value, memo)
+            setattr(found, name, copied)
+        return found
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

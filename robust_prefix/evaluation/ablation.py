@@ -14,11 +14,12 @@ from rich.text import Text
 from robust_prefix.defenses import Defense
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.evaluation.cells import Cells, group, held_on_shared
+from robust_prefix.evaluation.flags import SIGNIFICANCE
 from robust_prefix.evaluation.formats import interval, percent
 from robust_prefix.evaluation.names import short_name
 from robust_prefix.evaluation.results import Results
 from robust_prefix.evaluation.roc import as_json
-from robust_prefix.evaluation.statistics import Estimate, bootstrap_mean, mcnemar, wilson
+from robust_prefix.evaluation.statistics import Estimate, mcnemar, paired_difference, wilson
 from robust_prefix.evaluation.summary import SummaryRow
 from robust_prefix.specs import parse_composition
 
@@ -116,16 +117,14 @@ def contributions(results: Results, full: str, left: Sequence[Remainder]) -> lis
         rival, others = results.summary.row(spec, protocol), _cells(results, spec, protocol)
         held, held_without = held_on_shared(cells, others)
         shared = [example for example in cells if example in others]
-        clean = [cells[e].clean - others[e].clean for e in shared]
-        gains = [a - b for a, b in zip(held, held_without, strict=True)]
-        seed = results.manifest.seed
+        clean = [[mine[e].clean for e in shared] for mine in (cells, others)]
         found.append(
             Contribution(
                 part=remainder.part,
                 without=spec,
                 robust=rival.robust_accuracy,
-                gain=bootstrap_mean(gains, seed) or wilson(0, 0),
-                clean_gain=bootstrap_mean(clean, seed) or wilson(0, 0),
+                gain=paired_difference(held, held_without),
+                clean_gain=paired_difference(*clean),
                 p_value=mcnemar(held, held_without),
                 cost=_difference(row, rival),
             )
@@ -147,7 +146,9 @@ def contributions_table(
         if each.without is None:
             table.add_row(Text(short_name(each.part)), *["-"] * 6)
             continue
-        style = "" if each.p_value is None or each.p_value > 0.05 else "bold green"
+        style = ""
+        if each.p_value is not None and each.p_value <= SIGNIFICANCE:
+            style = "bold green" if (each.gain.value or 0) > 0 else "bold red"
         table.add_row(
             Text(short_name(each.part)),
             percent(each.robust.value),

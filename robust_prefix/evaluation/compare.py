@@ -43,7 +43,9 @@ class ComparedRow:
         task, attack, role, defense, protocol: what was run; attack and defence as specs.
         seeds: the seed of the cell in each evaluation.
         first, second: robust accuracy in each.
+        models, prefixes: of the cell in each evaluation.
         shared: how many examples both have; 0 where their test data differ.
+        shared_difference: robust accuracy on these in the second less that in the first.
         p_value: of the paired test on these, McNemar's exact for systems of one seed.
         flips: those of them whose outcome differs; none are listed for pooled controls.
         pooled: of controls of several seeds, an example may hold under some and not under others.
@@ -55,9 +57,12 @@ class ComparedRow:
     defense: str
     protocol: str
     seeds: tuple[int, int]
+    models: tuple[str, str]
+    prefixes: tuple[str, str]
     first: Estimate
     second: Estimate
     shared: int
+    shared_difference: float | None
     p_value: float | None
     flips: tuple[Flip, ...]
     pooled: bool = False
@@ -72,7 +77,10 @@ class ComparedRow:
 
     @property
     def difference(self) -> float | None:
-        """Robust accuracy in the second less that in the first."""
+        """Robust accuracy in the second less that in the first, on the examples that both have;
+        on all where they share none."""
+        if self.shared_difference is not None:
+            return self.shared_difference
         if self.first.value is None or self.second.value is None:
             return None
         return self.second.value - self.first.value
@@ -87,6 +95,8 @@ class ComparedRow:
             "defense": self.defense,
             "protocol": self.protocol,
             "seeds": list(self.seeds),
+            "models": list(self.models),
+            "prefixes": list(self.prefixes),
             **_estimate("first", self.first),
             **_estimate("second", self.second),
             "difference": None if self.difference is None else round(self.difference, 6),
@@ -120,12 +130,15 @@ class Comparison:
     only_second: tuple[str, ...]
 
     def cell_name(self, row: ComparedRow) -> str:
-        """A row's attack, as far as it differs from the others', with the seeds where there are
-        several."""
-        attack = distinct_names(each.attack for each in self.rows)[row.attack]
-        if len({each.seeds for each in self.rows}) == 1:
-            return attack
-        return f"{attack}, seed {' and '.join(dict.fromkeys(map(str, row.seeds)))}"
+        """A row's attack, as far as it differs from the others', with seeds, models and prefixes
+        where there are several."""
+        parts = [distinct_names(each.attack for each in self.rows)[row.attack]]
+        for name in ("seed", "model", "prefix"):
+            plural = "prefixes" if name == "prefix" else f"{name}s"
+            mine = getattr(row, plural)
+            if len({getattr(each, plural) for each in self.rows}) > 1:
+                parts.append(f"{name} {' and '.join(dict.fromkeys(map(str, mine)))}")
+        return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, rounded, the same for equal evaluations."""
@@ -204,9 +217,14 @@ def _compared(one: Results, row: SummaryRow, other: Results, rival: SummaryRow) 
         defense=row.defense,
         protocol=row.protocol,
         seeds=(one.manifest.seed, other.manifest.seed),
+        models=(one.manifest.model, other.manifest.model),
+        prefixes=(one.manifest.prefix, other.manifest.prefix),
         first=row.robust_accuracy,
         second=rival.robust_accuracy,
         shared=len(shared),
+        shared_difference=(
+            sum(differences) / (len(members) * len(rivals) * len(shared)) if shared else None
+        ),
         p_value=sign_flip(differences, one.manifest.seed) if shared else None,
         flips=tuple(_flips(members[0], rivals[0], shared)) if single else (),
         pooled=not single,

@@ -111,6 +111,8 @@ def _systems(found: Mapping[tuple[Role, str], Protocols], manifest: Manifest) ->
             members = tuple(found["control", control] for control in controls)
             spec = pooled_spec(controls)
             name = short_name(spec)
+            if name == label:  # the defence itself, dealt out at random
+                name = f"{name} at random"
             beside = f"{name} beside {label}" if len(manifest.controls) > 1 else name
             yield _System("control", spec, beside, defense, members)
 
@@ -147,12 +149,10 @@ def _row(
         errors=outcomes.count("error"),
         unverified=sum(record.unverified for record in records),
         refused_adversaries=sum(record.abstained_adversarial for record in records),
-        abstention_rate=_share(members, lambda cell: cell.abstained, manifest.seed),
-        clean_accuracy=_share(members, lambda cell: cell.clean, manifest.seed),
-        robust_accuracy=_share(members, lambda cell: cell.held, manifest.seed),
-        attack_success_rate=_share(
-            members, lambda cell: cell.outcome == "succeeded", manifest.seed, _attacked
-        ),
+        abstention_rate=_share(members, lambda cell: cell.abstained),
+        clean_accuracy=_share(members, lambda cell: cell.clean),
+        robust_accuracy=_share(members, lambda cell: cell.held),
+        attack_success_rate=_share(members, lambda cell: cell.outcome == "succeeded", _attacked),
         queries_mean=_queries(members, manifest.seed),
         forward_passes=_mean(record.prediction_forward_passes for record in records),
         backward_passes=_mean(record.prediction_backward_passes for record in records),
@@ -187,13 +187,12 @@ def _by_example(members: Sequence[Cells]) -> list[list[Cell]]:
 def _share(
     members: Sequence[Cells],
     has: Callable[[Cell], bool],
-    seed: int,
     counts: Callable[[Cell], bool] = lambda cell: True,
 ) -> Estimate:
     """Of the cells that count, how many have it."""
     groups = [[cell for cell in cells if counts(cell)] for cells in _by_example(members)]
     successes = [sum(map(has, cells)) for cells in groups]
-    return pooled_proportion(successes, [len(cells) for cells in groups], seed)
+    return pooled_proportion(successes, [len(cells) for cells in groups])
 
 
 def _queries(members: Sequence[Cells], seed: int) -> Estimate | None:

@@ -85,8 +85,15 @@ def _doubted(found: Sequence[Results]) -> Iterator[Results]:
         flags.setdefault((doubt.cell, doubt.defense), []).append(doubt.flag)
     for run in found:
         mine = {spec: raised for (cell, spec), raised in flags.items() if cell == run.manifest.name}
-        rows = tuple(_flagged(row, mine.get(row.defense, ())) for row in run.summary.rows)
+        rows = tuple(_flagged(row, _raised(run, row, mine)) for row in run.summary.rows)
         yield dataclasses.replace(run, summary=Summary(run.manifest, rows))
+
+
+def _raised(run: Results, row: SummaryRow, mine: Mapping[str, Sequence[str]]) -> list[str]:
+    """The doubts about a row, or about any of the seeds of a control; each once."""
+    controls = run.manifest.controls.get(row.control_of or "", ())
+    flags = [flag for spec in (row.defense, *controls) for flag in mine.get(spec, ())]
+    return list(dict.fromkeys(flags))
 
 
 def _flagged(row: SummaryRow, flags: Sequence[str]) -> SummaryRow:

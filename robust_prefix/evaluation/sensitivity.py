@@ -22,7 +22,7 @@ from robust_prefix.backbones import Backbone
 from robust_prefix.data import rows_as_fields
 from robust_prefix.defenses import NoDefense
 from robust_prefix.errors import InputError
-from robust_prefix.evaluation.statistics import bootstrap_mean, mcnemar, wilson
+from robust_prefix.evaluation.statistics import mcnemar, paired_difference, wilson
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.prefixes.hard_prompt import readable_tokens
 from robust_prefix.prefixes.manual_prompt import manual_prompt
@@ -136,9 +136,8 @@ def _effect(
 ) -> Effect:
     right, before = (found == labels).tolist(), (first == labels).tolist()
     low, high = wilson(sum(right), len(right)).interval
-    differences = [int(now) - int(then) for now, then in zip(right, before, strict=True)]
-    difference = bootstrap_mean(differences)
-    if difference is None or difference.value is None:
+    difference = paired_difference(right, before)
+    if difference.value is None:
         raise InputError("expected texts to measure on, got none")
     return Effect(
         change,

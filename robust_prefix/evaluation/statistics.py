@@ -43,11 +43,14 @@ def wilson(successes: int, n: int) -> Estimate:
     return Estimate(value, max(low, 0.0), min(high, 1.0))
 
 
-def pooled_proportion(successes: Sequence[int], trials: Sequence[int], seed: int = 0) -> Estimate:
+def pooled_proportion(successes: Sequence[int], trials: Sequence[int]) -> Estimate:
     """A proportion of trials that come in clusters, such as one example under several seeds.
 
-    The trials of one example are not independent, so clusters are resampled, not trials. Where all
-    trials of a cluster agree there is nothing but clusters to count, and the interval is Wilson's.
+    The trials of one example are not independent. The interval is Wilson's for as many trials as
+    would vary as much if they were: between the number of clusters and that of the trials, by the
+    variance of the clusters and, as Agresti & Coull (Am. Stat. 1998) add trials where few
+    succeed or few fail, of two more clusters, one of successes and one of failures. Where all
+    trials of a cluster agree there is nothing but clusters to count.
 
     Args:
         successes: of each cluster.
@@ -58,20 +61,56 @@ def pooled_proportion(successes: Sequence[int], trials: Sequence[int], seed: int
     same_size = len({t for _, t in pairs}) <= 1
     if won in (0, total) or (same_size and all(s in (0, t) for s, t in pairs)):
         return wilson(len(pairs) * won // total if total else 0, len(pairs))
-    found = bootstrap_ratio(successes, trials, seed)
-    return wilson(0, 0) if found is None else found
+    usual = total / len(pairs)
+    held, asked = np.array([*pairs, (usual, usual), (0.0, usual)]).T
+    share = held.sum() / asked.sum()
+    variance = np.square(held - share * asked).sum() / asked.sum() ** 2
+    variance *= len(held) / (len(held) - 1)
+    size = min(max(share * (1 - share) / variance, len(pairs)), total)
+    return _wilson(won / total, float(size))
 
 
-def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Estimate | None:
-    """A mean with its percentile bootstrap interval (Efron, Ann. Statist. 1979).
+def _wilson(value: float, n: float) -> Estimate:
+    """Wilson's interval of a share of ``n`` trials, which need be no whole number."""
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
+    return Estimate(value, max(middle - half, 0.0), min(middle + half, 1.0))
 
-    The resampling is seeded: equal values give equal intervals. None without values.
+
+def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
+    """The share of examples that hold in the first less that in the second, of the same examples.
+
+    With the hybrid score interval for paired proportions (Newcombe, Stat. Med. 1998, "Improved
+    confidence intervals for the difference between binomial proportions based on paired data",
+    method 10), which stays an interval where few examples differ or none.
     """
-    return bootstrap_ratio(values, [1] * len(values), seed)
+    pairs = list(zip(first, second, strict=True))
+    n = len(pairs)
+    if not n:
+        return Estimate(None, -1.0, 1.0)
+    both, neither = sum(a and b for a, b in pairs), sum(not (a or b) for a, b in pairs)
+    only_first, only_second = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    one, two = wilson(both + only_first, n), wilson(both + only_second, n)
+    p, q = (both + only_first) / n, (both + only_second) / n
+    margins = (p * n) * (n - p * n) * (q * n) * (n - q * n)
+    together = both * neither - only_first * only_second
+    corrected = max(together - n / 2, 0.0) if together > 0 else float(together)
+    phi = corrected / math.sqrt(margins) if margins else 0.0
+    value = (only_first - only_second) / n
+
+    def reach(down: float, up: float) -> float:
+        return math.sqrt(max(down**2 - 2 * phi * down * up + up**2, 0.0))
+
+    low = value - reach(p - one.low, two.high - q)
+    high = value + reach(one.high - p, q - two.low)
+    return Estimate(value, max(low, -1.0), min(high, 1.0))
 
 
 def bootstrap_ratio(sums: Sequence[float], counts: Sequence[int], seed: int = 0) -> Estimate | None:
-    """A mean over clusters of values, resampled by cluster, as ``bootstrap_mean``.
+    """A mean over clusters of values with its percentile bootstrap interval (Efron, Ann. Statist.
+    1979), resampled by cluster. The resampling is seeded: equal values give equal intervals. None
+    without values.
 
     Args:
         sums: of the values of each cluster.

@@ -162,11 +162,11 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     table.add_column("system", overflow="fold")
     for name in ("first", "second", "points", "p", "won", "lost", "of"):
         table.add_column(name, justify="right", no_wrap=True)
-    cell: tuple[str, str, tuple[int, int]] | None = None
+    cell = ""
     for row in comparison.rows:
-        if cell != (row.task, row.attack, row.seeds):
-            cell = (row.task, row.attack, row.seeds)
-            table.add_row(Text(f"{comparison.cell_name(row)} on {row.task}", style="bold"))
+        if cell != f"{comparison.cell_name(row)} on {row.task}":
+            cell = f"{comparison.cell_name(row)} on {row.task}"
+            table.add_row(Text(cell, style="bold"))
         shown = row.role == "undefended"
         system = "undefended" if shown else f"{names[row.defense]}, {row.protocol}"
         won, lost = map(str, row.won_and_lost or "--")
@@ -180,7 +180,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
             lost,
             str(row.shared),
         )
-    legend = "won, lost: held in the second, the first alone; of: texts of both"
+    legend = "points, won (held in the second alone), lost (in the first alone): of texts of both"
     parts: list[RenderableType] = [table, Text(), Text(legend, style="dim")]
     for side, left in (("first", comparison.only_first), ("second", comparison.only_second)):
         if left:

@@ -220,15 +220,17 @@ class PrefixObjective(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Mean loss over prompts, and the class scores that are answered with."""
         tokens = self._frozen[0].label_tokens
+        state = _state(backbone, prompts, learned)
         if self._words is None:
-            scores = _scores(backbone, prompts, learned)
+            scores = learned.scores(backbone, state, None)
             loss = nn.functional.cross_entropy(scores, tokens[labels])
-            # In evaluation as the classifier answers, from float32 scores of the label words alone.
-            said = scores if self.training else _scores(backbone, prompts, learned, tokens)
-            return loss, (said[:, tokens] if self.training else said).detach()
+            if self.training:
+                return loss, scores[:, tokens].detach()
+            # As the classifier answers, from float32 scores of the label words alone.
+            return loss, learned.scores(backbone, state, tokens).detach()
         if prompts.beside is None:
             raise ValueError("expected what the words add beside the prompts, got nothing")
-        scores = _scores(backbone, prompts, learned, tokens)
+        scores = learned.scores(backbone, state, tokens)
         loss = nn.functional.cross_entropy(scores + prompts.beside, labels)
         said = bounded(scores.detach(), self._words.limit)
         return loss, said + prompts.beside
@@ -254,7 +256,8 @@ class PrefixObjective(nn.Module):
         held_model = held.model(prompter.backbone)
 
         def losses(prompts: Prompts) -> Tensor:
-            scores = _scores(held_model, prompts, held, prompter.label_tokens)
+            state = _state(held_model, prompts, held)
+            scores = held.scores(held_model, state, prompter.label_tokens)
             if prompts.beside is not None:
                 scores = scores + prompts.beside
             repeats = len(scores) // len(labels)
@@ -284,11 +287,7 @@ class PrefixObjective(nn.Module):
         )
 
 
-def _scores(
-    backbone: Backbone, prompts: Prompts, learned: Learned, words: Tensor | None = None
-) -> Tensor:
-    """Scores of words, or of classes where a head answers, all where not given; float32
-    ``(batch, words)``."""
+def _state(backbone: Backbone, prompts: Prompts, learned: Learned) -> Tensor:
+    """What is behind the last layer at the answer position ``(batch, hidden)``."""
     hidden = learned.interact(prompts.embedded)
-    state = backbone.run_to_answer(hidden, 0, prompts.batch, learned.by_layer())
-    return learned.scores(backbone, state, words)
+    return backbone.run_to_answer(hidden, 0, prompts.batch, learned.by_layer())

@@ -255,7 +255,7 @@ class _WordVectors:
         if new:
             matrix = self.prompter.backbone.model.get_input_embeddings().weight
             read = [self.prompter.read((word,))[0] for word in new]
-            rows = self.prompter.backbone.tokenize([f" {word}" for word in read])
+            rows = self.prompter.backbone.encode([f" {word}" for word in read])
             for word, row in zip(new, rows, strict=True):
                 self._known[word] = matrix[row].float().mean(0).cpu()
         return torch.stack([self._known[word] for word in words])

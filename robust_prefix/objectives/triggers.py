@@ -68,7 +68,7 @@ class _Vocabulary:
         for place, word in enumerate(tokens.values()):
             [read] = prompter.read((word,))
             if read != word:
-                [row] = prompter.backbone.tokenize([f" {read}"])
+                [row] = prompter.backbone.encode([f" {read}"])
                 vectors[place] = matrix[row].float().mean(0).cpu()
         return cls(tuple(tokens.values()), vectors)
 

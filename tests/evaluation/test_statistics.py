@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robust_prefix.evaluation.statistics import (
-    bootstrap_mean,
+    Estimate,
     bootstrap_ratio,
     mcnemar,
+    paired_difference,
     pooled_proportion,
     sign_flip,
     wilson,
@@ -55,6 +58,10 @@ def test_wilson_is_symmetric(counts: tuple[int, int]) -> None:
     successes, n = counts
     low, high = wilson(successes, n).interval
     assert wilson(n - successes, n).interval == [pytest.approx(1 - high), pytest.approx(1 - low)]
+
+
+def bootstrap_mean(values: Sequence[float], seed: int = 0) -> Estimate | None:
+    return bootstrap_ratio(values, [1] * len(values), seed)
 
 
 @settings(deadline=None)
@@ -131,14 +138,57 @@ def test_clusters_that_agree_are_a_plain_proportion(
     assert pooled_proportion(successes, trials) == wilson(*same_as)
 
 
-def test_clusters_that_disagree_are_resampled_whole() -> None:
+def test_clusters_that_disagree_have_a_wider_interval() -> None:
     held = [5, 3, 1, 0, 4, 0, 2, 5, 5, 1]
-    found = pooled_proportion(held * 4, [5] * 40, seed=3)
+    found = pooled_proportion(held * 4, [5] * 40)
     assert found.value == 104 / 200
     half = 1.96 * math.sqrt(sum((x / 5 - 0.52) ** 2 for x in held) / 10 / 40)
     assert found.low == pytest.approx(0.52 - half, abs=0.02)
     assert found.high == pytest.approx(0.52 + half, abs=0.02)
     assert found.high - found.low > 1.5 * (wilson(104, 200).high - wilson(104, 200).low)
+
+
+def test_one_success_more_hardly_narrows_an_interval_at_the_edge() -> None:
+    """Of 100 examples under five seeds each, one that holds now and then is hardly news."""
+    highs = [pooled_proportion([held, *[0] * 99], [5] * 100).high for held in range(6)]
+    assert all(more > 0.95 * fewer for fewer, more in itertools.pairwise(highs))
+    assert highs[0] == wilson(0, 100).high
+    single = pooled_proportion([2], [5])
+    assert (single.value, single.low < 0.2, single.high > 0.6) == (0.4, True, True)
+
+
+def test_independent_seeds_count_as_so_many_trials() -> None:
+    rng = np.random.default_rng(0)
+    widths = []
+    for _ in range(20):
+        found = pooled_proportion(rng.binomial(5, 0.5, 100).tolist(), [5] * 100)
+        widths.append((found.high - found.low) / (wilson(250, 500).high - wilson(250, 500).low))
+    assert np.mean(widths) == pytest.approx(1.05, abs=0.05)
+
+
+def test_paired_differences_as_published() -> None:
+    """Newcombe's own examples, the intervals of method 10 as they are printed there."""
+    first = [True] * 36 + [True] * 12 + [False] * 2
+    second = [True] * 36 + [False] * 12 + [True] * 2
+    found = paired_difference(first, second)
+    assert found.value == pytest.approx(0.2)
+    assert found.interval == [pytest.approx(0.0569, abs=1e-4), pytest.approx(0.3404, abs=1e-4)]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_a_paired_difference_is_within_its_interval(pairs: list[tuple[bool, bool]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    found, turned = paired_difference(first, second), paired_difference(second, first)
+    assert found.value is not None
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert found.low < found.high
+    assert turned.interval == [pytest.approx(-found.high), pytest.approx(-found.low)]
+
+
+def test_of_nothing_no_difference_is_known() -> None:
+    found = paired_difference([], [])
+    assert (found.value, found.interval) == (None, [-1.0, 1.0])
 
 
 def test_a_ratio_weighs_clusters_by_their_size() -> None:

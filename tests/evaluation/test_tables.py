@@ -172,8 +172,8 @@ def test_a_comparison_colours_what_is_hardly_chance() -> None:
     def row(difference: float, p_value: float | None) -> ComparedRow:
         first, second = Estimate(0.5, 0.4, 0.6), Estimate(0.5 + difference, 0.0, 1.0)
         return ComparedRow(
-            "reviews", "swap(words=all)", "defense", DEFENSE, "direct", (7, 7), first, second, 9,
-            p_value, (Flip(1, False, ("a",), ("b",)),),
+            "reviews", "swap(words=all)", "defense", DEFENSE, "direct", (7, 7), ("lm", "lm"),
+            ("p", "q"), first, second, 9, difference, p_value, (Flip(1, False, ("a",), ("b",)),),
         )  # fmt: skip
 
     rows = (row(0.2, 0.01), row(-0.2, 0.01), row(0.2, 0.2), row(0.2, None))
