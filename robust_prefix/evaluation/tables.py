@@ -206,7 +206,7 @@ def _entry(summary: Summary, entry: Entry | None) -> Text:
 def _cells(row: SummaryRow, style: str) -> list[Text]:
     name = Text("  ")
     name.append("control: " if row.role == "control" else "", style="dim")
-    name.append(row.name, style="bold" if row.role == "defense" else "")
+    name.append(_stacked(row.name), style="bold" if row.role == "defense" else "")
     robust = row.robust_accuracy
     return [
         name,
@@ -217,6 +217,14 @@ def _cells(row: SummaryRow, style: str) -> list[Text]:
         Text(queries(row)),
         Text(passes(row)),
     ]
+
+
+_LONG = 24  # characters that fit beside the numbers on a terminal of 80 columns
+
+
+def _stacked(name: str) -> str:
+    """A composition that is too long for its column, a part in each line."""
+    return name if len(name) <= _LONG else name.replace("+", "\n  +")
 
 
 def _note(note: FlagNote) -> RenderableType:

@@ -27,6 +27,7 @@ from robust_prefix.evaluation import (
     evaluate,
     print_summary,
     summarize,
+    tables,
 )
 from robust_prefix.evaluation.compare import ComparedRow, Comparison, Flip
 from robust_prefix.evaluation.statistics import Estimate
@@ -184,3 +185,13 @@ def test_a_comparison_colours_what_is_hardly_chance() -> None:
     assert re.findall(r"\x1b\[1;(3\d)m *([+-]\d+\.\d)", text) == [("32", "+20.0"), ("31", "-20.0")]
     assert "Only in the first" in text
     assert "pwws on <b><U+001B>[1m" in text
+
+
+def test_a_long_composition_stands_in_lines_of_whole_parts() -> None:
+    assert tables._stacked("normalize+synonyms") == "normalize+synonyms"
+    stacked = tables._stacked("normalize+word-scores+synonyms")
+    assert [line.strip() for line in stacked.splitlines()] == [
+        "normalize",
+        "+word-scores",
+        "+synonyms",
+    ]
