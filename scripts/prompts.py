@@ -64,7 +64,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("question", choices=tuple(QUESTIONS))
     parser.add_argument("--task", default="sst2")
-    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--model", help="smollm2-135m, or that of --run")
     parser.add_argument("--methods", nargs="+", default=METHODS, help="of length: names, settings")
     parser.add_argument("--lengths", nargs="+", type=int, help="of length; 1 2 5 10 20 50")
     parser.add_argument("--tokens", type=int, default=12, help="of position: virtual tokens")
@@ -86,6 +86,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two of everything, 64 rows")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
+    if not options.run:
+        options.model = options.model or "smollm2-135m"
     if options.quick:
         options.max_examples, options.methods = 64, options.methods[:2]
         options.examples, options.near = 16, 1
@@ -166,7 +168,7 @@ def _sensitivity(options: argparse.Namespace) -> list[Row]:
     if options.run:
         run = Run.load(options.run, options.data_dir)
         task, prefix = run.task, run.prefix
-        options.model = prefix.base_model
+        options.model = options.model or prefix.base_model
         if "written" in prefix.config:
             task, prefix = dataclasses.replace(task, template=prefix.config["written"]), None
     if options.template:
@@ -307,7 +309,7 @@ def _draw_words(options: argparse.Namespace, rows: Sequence[Row]) -> None:
             label=kind,
             **style,
         )
-        sure = [row["p_value"] <= SIGNIFICANCE for row in of_kind]
+        sure = [row["p"] <= SIGNIFICANCE for row in of_kind]
         axes.plot(
             [value for value, is_sure in zip(values, sure, strict=True) if is_sure],
             [height for height, is_sure in zip(heights, sure, strict=True) if is_sure],

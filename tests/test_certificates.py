@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import combinations, product
 from math import comb
+from threading import RLock
 from types import SimpleNamespace
 from typing import Any
 
@@ -139,7 +140,7 @@ def lookup(classes: int, favour: float, seed: int) -> Lookup:
 
 def fake_model(classes: int) -> Any:
     return SimpleNamespace(
-        backbone=SimpleNamespace(passes=Passes(), dtype=torch.float32),
+        backbone=SimpleNamespace(passes=Passes(), dtype=torch.float32, lock=RLock()),
         task=SimpleNamespace(labels=tuple(range(classes))),
     )
 

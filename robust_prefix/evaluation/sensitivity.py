@@ -67,7 +67,7 @@ class Effect:
         correct: texts whose class is right, of ``n``.
         low, high: the 95% Wilson interval of the accuracy.
         difference: accuracy less that of the template as it is, on the same texts.
-        difference_low, difference_high: its 95% interval, by resampling texts.
+        difference_low, difference_high: its 95% interval, see ``paired_difference``.
         p: of McNemar's exact test, one a change, not corrected for their number.
         moved: texts that got another class.
     """
