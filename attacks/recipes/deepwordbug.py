@@ -59,6 +59,8 @@ class DeepWordBug(TextAttackRecipe[DeepWordBugConfig]):
             WordSwapRandomCharacterSubstitution,
         )
 
+        from attacks.parts.importance_search import ImportanceSearch
+
         transformation = WordSwapRandomCharacterSubstitution()
         if self.config.all_transformations:
             transformation = CompositeTransformation(
@@ -69,8 +71,6 @@ class DeepWordBug(TextAttackRecipe[DeepWordBugConfig]):
                     WordSwapRandomCharacterInsertion(),
                 ]
             )
-        from attacks.parts.importance_search import ImportanceSearch
-
         return Parts(
             transformation,
             [

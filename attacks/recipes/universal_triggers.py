@@ -96,7 +96,6 @@ class UniversalTriggers(Recipe[UniversalTriggersConfig]):
         Raises:
             ConfigError: the victim gives no gradients.
         """
-        gradient_victim(victim)  # or refuse it before anything is asked
         rng = random.Random(seed)
         triggers: dict[str, str] = {}
         report: dict[str, dict[str, int]] = {}

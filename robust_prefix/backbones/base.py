@@ -163,10 +163,14 @@ class Backbone(Tokens, ABC):
 
     @property
     @abstractmethod
+    def embedding_layer(self) -> nn.Embedding:
+        """What looks up input embeddings."""
+
+    @property
     def embeddings(self) -> Tensor:
         """The input embedding matrix ``(vocabulary, hidden)``; not to be written to."""
+        return self.embedding_layer.weight.detach()
 
-    @abstractmethod
     def embed(
         self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
     ) -> Tensor:
@@ -179,6 +183,8 @@ class Backbone(Tokens, ABC):
         Raises:
             InputError: text and prefix together exceed the model's positions.
         """
+        self._check_positions(past, batch)
+        return self._with_positions(self._look_up(batch.ids, soft_tokens), past)
 
     def input_gradient(
         self,
@@ -187,15 +193,21 @@ class Backbone(Tokens, ABC):
         gradient: Tensor,
         soft_tokens: Tensor | None = None,
     ) -> Tensor:
-        """The gradient at the input embeddings, of one at the states that :meth:`embed` returns.
-
-        The same where embeddings are looked up and positions added at most; where a norm follows,
-        it is passed.
+        """The gradient at the input embeddings, which some families norm before the first layer.
 
         Args:
-            gradient: ``(batch, tokens, hidden)``.
+            batch, past, soft_tokens: as given to :meth:`embed`.
+            gradient: at the states that it returned, ``(batch, tokens, hidden)``.
         """
-        return gradient
+        with torch.enable_grad():
+            embedded = self._look_up(batch.ids, soft_tokens).detach().requires_grad_()
+            states = self._with_positions(embedded, past)
+            (found,) = torch.autograd.grad(states, embedded, gradient.to(states))
+        return found
+
+    @abstractmethod
+    def _with_positions(self, embedded: Tensor, past: int | Tensor) -> Tensor:
+        """Embeddings ``(batch, tokens, hidden)`` as the first layer takes them."""
 
     @abstractmethod
     def run_layers(
@@ -328,13 +340,13 @@ class Backbone(Tokens, ABC):
                 "max_tokens"
             )
 
-    def _look_up(self, ids: Tensor, table: nn.Module, soft_tokens: Tensor | None) -> Tensor:
+    def _look_up(self, ids: Tensor, soft_tokens: Tensor | None) -> Tensor:
         """Embeddings of token ids, ``(batch, tokens, hidden)``; see :meth:`embed`."""
         if soft_tokens is None:
-            hidden: Tensor = table(ids)
+            hidden: Tensor = self.embedding_layer(ids)
             return hidden
         number = ids - len(self.embeddings)  # of the soft token
-        hidden = table(ids.masked_fill(number >= 0, 0))
+        hidden = self.embedding_layer(ids.masked_fill(number >= 0, 0))
         soft = soft_tokens.to(hidden.dtype)[number.clamp_min(0)]
         return torch.where(number[..., None] >= 0, soft, hidden)
 
@@ -348,11 +360,3 @@ class Backbone(Tokens, ABC):
             shared = {id(self.model.config): self.model.config}
             self._float32_layers[index] = copy.deepcopy(layer, shared).float()
         return self._float32_layers[index]
-
-
-def through(function: Callable[[Tensor], Tensor], at: Tensor, gradient: Tensor) -> Tensor:
-    """A gradient at what ``function`` returns, led back to ``at``."""
-    with torch.enable_grad():
-        leaf = at.detach().requires_grad_()
-        (found,) = torch.autograd.grad(function(leaf), leaf, gradient.to(at))
-    return found

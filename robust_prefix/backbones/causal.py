@@ -83,22 +83,13 @@ class CausalBackbone(Backbone):
         return {name: self.layers[layer].get_submodule(path) for name, path in names.items()}
 
     @property
-    def embeddings(self) -> Tensor:
-        """The input embedding matrix ``(vocabulary, hidden)``; not to be written to."""
-        weight: Tensor = getattr(self._decoder, self.architecture.embedding).weight
-        return weight.detach()
-
-    def embed(
-        self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
-    ) -> Tensor:
+    def embedding_layer(self) -> nn.Embedding:
         """See ``Backbone``."""
-        self._check_positions(past, batch)
-        lookup = getattr(self._decoder, self.architecture.embedding)
-        hidden = self._look_up(batch.ids, lookup, soft_tokens)
-        return self._with_positions(hidden, past)
+        found: nn.Embedding = getattr(self._decoder, self.architecture.embedding)
+        return found
 
     def _with_positions(self, embedded: Tensor, past: int | Tensor) -> Tensor:
-        """Embeddings ``(batch, tokens, hidden)`` with learned positions, where there are such."""
+        """See ``Backbone``. With learned positions, where there are such."""
         if self.architecture.positions is None:
             return embedded
         table = getattr(self._decoder, self.architecture.positions)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch, through
+from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch
 from robust_prefix.backbones.caches import GivenCache, PrefixCache, Recorded, stacked
 from robust_prefix.errors import ConfigError
 
@@ -89,36 +89,17 @@ class EncoderBackbone(Backbone):
         return {name: self.layers[layer].get_submodule(path) for name, path in paths.items()}
 
     @property
-    def embeddings(self) -> Tensor:
+    def embedding_layer(self) -> nn.Embedding:
         """See ``Backbone``."""
-        weight: Tensor = self._encoder.get_input_embeddings().weight
-        return weight.detach()
+        found: nn.Embedding = self._encoder.get_input_embeddings()
+        return found
 
     def answer_place(self, row: Sequence[int]) -> int:
         """See ``Backbone``. No text can spell the mask: it is split like any other word."""
         return row.index(self.mask_token) if self.mask_token in row else 0
 
-    def embed(
-        self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
-    ) -> Tensor:
-        """See ``Backbone``."""
-        self._check_positions(past, batch)
-        table = self._encoder.get_input_embeddings()
-        return self._with_positions(self._look_up(batch.ids, table, soft_tokens), past)
-
-    def input_gradient(
-        self,
-        batch: TokenBatch,
-        past: int | Tensor,
-        gradient: Tensor,
-        soft_tokens: Tensor | None = None,
-    ) -> Tensor:
-        """See ``Backbone``. Embeddings are normed before the first layer."""
-        table = self._encoder.get_input_embeddings()
-        embedded = self._look_up(batch.ids, table, soft_tokens)
-        return through(lambda each: self._with_positions(each, past), embedded, gradient)
-
     def _with_positions(self, embedded: Tensor, past: int | Tensor) -> Tensor:
+        """See ``Backbone``. Normed."""
         places = torch.arange(embedded.shape[1], device=self.device)[None] + self._first_position
         places = places + (past if isinstance(past, int) else past.to(self.device)[:, None])
         hidden: Tensor = self._encoder.embeddings(inputs_embeds=embedded, position_ids=places)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch, through
+from robust_prefix.backbones.base import Backbone, LayerPrefixes, TokenBatch
 from robust_prefix.backbones.caches import InTurn
 from robust_prefix.backbones.encoder import padding_mask, require_all_seen
 from robust_prefix.errors import ConfigError
@@ -71,10 +71,10 @@ class Seq2SeqBackbone(Backbone):
         return {name: self.layers[layer].get_submodule(path) for name, path in paths.items()}
 
     @property
-    def embeddings(self) -> Tensor:
+    def embedding_layer(self) -> nn.Embedding:
         """See ``Backbone``."""
-        weight: Tensor = self.model.get_input_embeddings().weight
-        return weight.detach()
+        found: nn.Embedding = self.model.get_input_embeddings()
+        return found
 
     def run_layers(
         self,
@@ -195,12 +195,9 @@ class T5Backbone(Seq2SeqBackbone):
             model, tokenizer, name, encoder.block, decoder.block, encoder.final_layer_norm
         )
 
-    def embed(
-        self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
-    ) -> Tensor:
-        """See ``Backbone``."""
-        self._check_positions(past, batch)
-        return self._look_up(batch.ids, self.model.shared, soft_tokens)
+    def _with_positions(self, embedded: Tensor, past: int | Tensor) -> Tensor:
+        """See ``Backbone``. Distances count in the layers, and no positions."""
+        return embedded
 
     def _sublayer_paths(self, decoder: bool) -> dict[str, str]:
         attention = {"attention": "layer.0.SelfAttention"}
@@ -275,28 +272,10 @@ class BartBackbone(Seq2SeqBackbone):
         super().__init__(model, tokenizer, name, *layers, nn.Identity())
         self.before = (config.bos_token_id,)
 
-    def embed(
-        self, batch: TokenBatch, past: int | Tensor, soft_tokens: Tensor | None = None
-    ) -> Tensor:
-        """See ``Backbone``."""
-        self._check_positions(past, batch)
-        embedded = self._look_up(batch.ids, self._encoder.embed_tokens, soft_tokens)
-        return self._with_positions(embedded, batch)
-
-    def input_gradient(
-        self,
-        batch: TokenBatch,
-        past: int | Tensor,
-        gradient: Tensor,
-        soft_tokens: Tensor | None = None,
-    ) -> Tensor:
-        """See ``Backbone``. Embeddings are normed before the first layer."""
-        embedded = self._look_up(batch.ids, self._encoder.embed_tokens, soft_tokens)
-        return through(lambda each: self._with_positions(each, batch), embedded, gradient)
-
-    def _with_positions(self, embedded: Tensor, batch: TokenBatch) -> Tensor:
+    def _with_positions(self, embedded: Tensor, past: int | Tensor) -> Tensor:
+        """See ``Backbone``. Normed; the encoder's text stands at its own positions, from 0."""
         hidden: Tensor = self._encoder.layernorm_embedding(
-            embedded + self._encoder.embed_positions(batch.ids)
+            embedded + self._encoder.embed_positions(embedded[..., 0])
         )
         return hidden
 

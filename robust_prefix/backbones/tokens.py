@@ -63,13 +63,6 @@ class Tokens:
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     mask_token: int | None = None
-
-    @cached_property
-    def mask_takes_space(self) -> bool:
-        """Whether the tokenizer takes a space before the mask for part of it, as RoBERTa's does."""
-        known = self.tokenizer.added_tokens_decoder
-        return self.mask_token in known and bool(known[self.mask_token].lstrip)
-
     padding: int = 0
 
     def __init__(self, tokenizer: Any, name: str) -> None:
@@ -119,6 +112,12 @@ class Tokens:
         """The tokens of a word, and how they are shown."""
         [tokens] = self.tokenize(["a"])
         return tokens, self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+    @cached_property
+    def mask_takes_space(self) -> bool:
+        """Whether the tokenizer takes a space before the mask for part of it, as RoBERTa's does."""
+        known = self.tokenizer.added_tokens_decoder
+        return self.mask_token in known and bool(known[self.mask_token].lstrip)
 
     def token_offsets(self, prompt: str) -> list[tuple[int, int]]:
         """Start and end of each token of ``tokenize([prompt])``, in characters of ``prompt``."""

@@ -98,7 +98,7 @@ def certify_run(
     substitutes = None
     if words is not None and config.method == "lists":
         substitutes = substitutes_from(data_dir, words.config.get("sources"))
-    dtype_of = str(model.backbone.dtype).removeprefix("torch.")
+    number_format = str(model.backbone.dtype).removeprefix("torch.")
     if attacks and config.method == "smoothed":
         raise ConfigError(
             "expected --attacks with --method vote or lists, got smoothed, whose certificates are "
@@ -107,7 +107,7 @@ def certify_run(
     records = [
         record
         for folder in attacks or ()
-        for record in _records(folder, tested.spec, model.prefix.fingerprint, dtype_of)
+        for record in _records(folder, tested.spec, model.prefix.fingerprint, number_format)
     ]
     if attacks and not records:
         raise ConfigError(
@@ -125,7 +125,7 @@ def certify_run(
         "defense": tested.spec,
         "split": split,
         **dataclasses.asdict(config),
-        "dtype": dtype_of,
+        "dtype": number_format,
         "n": len(examples),
         "held_against": [str(folder) for folder in attacks or ()],
     }

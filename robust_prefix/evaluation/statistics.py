@@ -34,13 +34,7 @@ def wilson(successes: int, n: int) -> Estimate:
 
     Of nothing (``n`` = 0) nothing is known: no value, interval ``[0, 1]``.
     """
-    if n == 0:
-        return Estimate(None, 0.0, 1.0)
-    value = successes / n
-    found = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
-    # at 0 and n successes rounding can put a bound 1e-17 on the wrong side of the value
-    low, high = min(float(found.low), value), max(float(found.high), value)
-    return Estimate(value, max(low, 0.0), min(high, 1.0))
+    return Estimate(None, 0.0, 1.0) if n == 0 else _wilson(successes / n, n)
 
 
 def pooled_proportion(successes: Sequence[int], trials: Sequence[int]) -> Estimate:
@@ -75,7 +69,9 @@ def _wilson(value: float, n: float) -> Estimate:
     z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
     middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
-    return Estimate(value, max(middle - half, 0.0), min(middle + half, 1.0))
+    # at 0 and n successes rounding can put a bound 1e-17 on the wrong side of the value
+    low, high = min(middle - half, value), max(middle + half, value)
+    return Estimate(value, max(low, 0.0), min(high, 1.0))
 
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:

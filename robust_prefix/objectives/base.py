@@ -71,7 +71,7 @@ class Minibatch:
     step: int
     losses: Callable[[Prompts], Tensor]
     embed: Callable[[Sequence[Fields]], Prompts]
-    at_input: Callable[[Prompts, Tensor], Tensor] = lambda prompts, gradient: gradient
+    at_input: Callable[[Prompts, Tensor], Tensor]
     words: Sequence[WordScores] = ()
 
     def slopes(self, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
