@@ -333,3 +333,33 @@ class DecodingConfig:
     beams: int = Field(default=1, ge=1)
     max_new_tokens: int = Field(default=64, ge=1)
     length_penalty: float = Field(default=1.0, allow_inf_nan=False)
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class SamplingConfig:
+    """Settings of texts drawn at random as the model writes them.
+
+    Attributes:
+        temperature: of the softmax over the next token.
+        top_k: that many of the likeliest tokens are drawn from (Fan, Lewis & Dauphin, ACL 2018).
+        max_new_tokens: a text that has not ended by then is left out.
+    """
+
+    temperature: float = Field(default=0.85, gt=0)
+    top_k: int = Field(default=200, ge=1)
+    max_new_tokens: int = Field(default=64, ge=1)
+
+
+@checked_dataclass(frozen=True, config={"extra": "forbid"})
+class ExamplesConfig:
+    """Settings of labelled texts that are generated.
+
+    Attributes:
+        sampling: how they are drawn.
+        min_probability: of its class that a text must have, in the mean of the judges.
+        batch_size: texts that are drawn side by side.
+    """
+
+    sampling: SamplingConfig = SamplingConfig()
+    min_probability: float = Field(default=0.8, ge=0, le=1)
+    batch_size: int = Field(default=256, ge=1)

@@ -32,7 +32,15 @@ def load_split(task: Task, split: str) -> Dataset:
             f"expected one of {'/'.join(task.splits) or 'no'} splits in task {task.name!r}, "
             f"got {split!r}; add it under [splits] in the task's TOML file"
         )
-    source = task.splits[split]
+    parts = [_load_source(task, source) for source in task.sources(split)]
+    if len(parts) == 1:
+        return parts[0]
+    from datasets import concatenate_datasets
+
+    return concatenate_datasets(parts)
+
+
+def _load_source(task: Task, source: str) -> Dataset:
     if source.startswith("hub:"):
         return _checked(task, _read_hub(source), source)
     path = Path(source)

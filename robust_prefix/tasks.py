@@ -52,7 +52,8 @@ class Task:
         label_column: the data column with the class, as a number or as a class name.
         max_tokens: prompts longer than this lose tokens from the end of their longest column.
         splits: where each of train, dev and test is: a CSV, JSONL or Parquet path relative to
-            ``data_dir``, or ``hub:OWNER/NAME:SPLIT``.
+            ``data_dir``, or ``hub:OWNER/NAME:SPLIT``; or several of them, whose rows follow each
+            other.
         data_dir: the folder relative paths start from.
     """
 
@@ -63,7 +64,7 @@ class Task:
     template: str
     label_column: str = "label"
     max_tokens: int = 256
-    splits: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     data_dir: Path | None = None
 
     def __post_init__(self) -> None:
@@ -128,6 +129,22 @@ class Task:
             return before, self._prompt.count(VIRTUAL) - before
         before = min(before, self.mask)
         return before, self._prompt.count(VIRTUAL) - before - 1
+
+    def sources(self, split: str) -> tuple[str, ...]:
+        """Where a split's rows are, in order; ``splits`` must have it."""
+        found = self.splits[split]
+        return (found,) if isinstance(found, str) else tuple(found)
+
+    def with_more(self, files: Iterable[str | Path]) -> Task:
+        """The same task with the rows of ``files`` behind those of its train split.
+
+        Whatever is trained or fitted on a run of it is so on all of them.
+        """
+        added = [str(Path(file).absolute()) for file in files]
+        if not added:
+            return self
+        train = (*(self.sources("train") if "train" in self.splits else ()), *added)
+        return dataclasses.replace(self, splits={**self.splits, "train": train})
 
     def fields(self, text: str | Sequence[str] | Mapping[str, str], position: int = 0) -> Fields:
         """One example's text as ``Fields``: a string, a sequence of columns, or a mapping.

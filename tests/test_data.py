@@ -197,6 +197,24 @@ def test_splits_are_relative_to_the_data_folder_or_absolute(tmp_path: Path) -> N
     assert load_split(task, "dev").to_dict() == {"review": ["b"], "label": [0]}
 
 
+def test_rows_of_several_files_follow_each_other(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "train.jsonl", [{"review": "a", "stars": "good"}])
+    write_parquet(tmp_path / "more.parquet", [{"review": "b", "stars": 0, "why": "c"}])
+    task = own_task(tmp_path, train="in/train.jsonl", dev="in/train.jsonl")
+    assert task.with_more([]) == task
+    both = task.with_more([tmp_path / "more.parquet"])
+    assert both.sources("train") == ("in/train.jsonl", str(tmp_path / "more.parquet"))
+    assert load_split(both, "train").to_dict() == {"review": ["a", "b"], "label": [1, 0]}
+    assert load_split(both, "dev").to_dict() == {"review": ["a"], "label": [1]}
+    # to where the files are, wherever it is read from later
+    again = Task.from_dict({**both.to_dict(), "splits": both.splits}, tmp_path)
+    assert again == both
+    write_jsonl(tmp_path / "more.jsonl", [{"review": "d", "stars": 2}])
+    with pytest.raises(InputError, match=r"in row 0, got 2 \(.*more\.jsonl\)"):
+        load_split(task.with_more([tmp_path / "more.jsonl"]), "train")
+
+
 def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected one of train splits in task 'own', got 'test'"):
         load_split(own_task(tmp_path, train="a.csv"), "test")

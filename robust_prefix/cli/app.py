@@ -19,6 +19,7 @@ from robust_prefix.cli import (
     fit_synonyms,
     fit_word_scores,
     generate,
+    generate_examples,
     listing,
     peft,
     predict,
@@ -48,6 +49,7 @@ app.command("average")(average.average)
 app.command("predict")(predict.predict)
 app.command("train-generation")(train_generation.train_generation)
 app.command("generate")(generate.generate)
+app.command("generate-examples")(generate_examples.generate_examples)
 app.command("attack")(attack.attack)
 app.command("benchmark")(benchmark.benchmark)
 app.command("certify")(certify.certify_run)

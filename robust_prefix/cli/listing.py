@@ -144,7 +144,7 @@ def _tasks(data_dir: object) -> list[Row]:
             "name": task.name,
             "columns": ", ".join(task.columns),
             "labels": ", ".join(task.labels),
-            "here": here(list(task.splits.values())),
+            "here": here([path for split in task.splits for path in task.sources(split)]),
         }
         for task in TASKS.values()
     ]

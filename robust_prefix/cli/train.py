@@ -92,6 +92,13 @@ def train(
     max_examples: Annotated[
         int, typer.Option(help="Train on the first so many rows; 0: all.")
     ] = TRAINING.max_examples,
+    more_data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File with rows to train on behind those of the task, such as generated ones; may "
+            "be given several times. What is fitted to the run later is fitted on them, too."
+        ),
+    ] = None,
     data_dir: DataDirOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = Device.auto,
@@ -116,7 +123,7 @@ def train(
 
     begun_run = Run.load(start) if start is not None else None
     begun = begun_run.prefix if begun_run is not None else None
-    chosen = load_task(task, data_dir)
+    chosen = load_task(task, data_dir).with_more(more_data or ())
     search = length == "auto"
     if search and begun is not None:
         raise ConfigError("expected --length auto or --start, got both; a prefix has its length")

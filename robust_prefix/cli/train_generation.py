@@ -29,8 +29,18 @@ PREFIX = PrefixTuningConfig()
 def train_generation(
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
     task: Annotated[
-        str, typer.Option(help="Built-in generation task, or a path ending in .toml.")
+        str,
+        typer.Option(
+            help="Built-in generation task, or a path ending in .toml; of a classification task "
+            "(sst2) its texts are written behind their classes, for generate-examples."
+        ),
     ] = "trails",
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt in place of the task's: 'A sentence of a {source} film review:'."
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="smollm2-135m, a local directory or a Hub id; a decoder.")
     ] = "smollm2-135m",
@@ -72,7 +82,7 @@ def train_generation(
     from robust_prefix.generation.bleu import can_measure
     from robust_prefix.specs import build_config
 
-    chosen = load_generation_task(task, data_dir)
+    chosen = load_generation_task(task, data_dir, template)
     given = {"length": length, "reparameterization": reparameterization, "init": init}
     prefix_config = build_config(PrefixTuningConfig, given, "train-generation")
     training_config = build_config(
@@ -95,7 +105,9 @@ def train_generation(
     loss = prefix.config["dev_loss"]
     generator = PrefixGenerator(backbone, chosen, prefix, {"dev_loss": loss})
     said = "not measured; run: pip install 'robust-prefix[generation]'"
-    if can_measure():
+    if chosen.classes_of is not None:
+        said = "not measured; a class can be written of in any way"
+    elif can_measure():
         bleu = generator.measure(pairs[measured])
         generator.measurements["bleu"] = {"split": measured, **bleu.to_dict()}
         said = f"{bleu} on {measured}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_prefix.backbones import Backbone, load_backbone
-from robust_prefix.configs import DecodingConfig
+from robust_prefix.configs import DecodingConfig, SamplingConfig
 from robust_prefix.data import length_batches
 from robust_prefix.errors import ArtifactError, ConfigError, InputError, RobustPrefixError
 from robust_prefix.files import read_json, write_json
@@ -69,20 +69,66 @@ class PrefixGenerator:
             InputError: a source is no text or too long; its place is named.
         """
         decoding = decoding or DecodingConfig()
-        rows = [tuple(row) for row in prompt_rows(self.backbone, self.task, sources)]
+        settings = {
+            "max_new_tokens": decoding.max_new_tokens,
+            "num_beams": decoding.beams,
+            # of no use to greedy search, and warned of there
+            "length_penalty": decoding.length_penalty if decoding.beams > 1 else None,
+            "do_sample": False,
+        }
+        rows = self._rows(sources, decoding.max_new_tokens)
         different = list(dict.fromkeys(rows))
-        longest = max(map(len, different), default=0) + self.prefix.length
-        if longest + decoding.max_new_tokens > self.backbone.max_positions:
-            raise InputError(
-                f"expected at most {self.backbone.max_positions} positions for "
-                f"{self.backbone.name}, got a prefix and a source of {longest} and "
-                f"max_new_tokens={decoding.max_new_tokens}; lower it"
-            )
         texts: dict[tuple[int, ...], str] = {}
         for batch in length_batches([len(row) for row in different], batch_size):
             chosen = [different[index] for index in batch]
-            texts |= zip(chosen, self._continued(chosen, decoding), strict=True)
+            said = self._continued(chosen, settings, decoding.beams)
+            texts |= zip(chosen, map(self._text, said), strict=True)
         return [texts[row] for row in rows]
+
+    def sample(
+        self, sources: Sequence[str], sampling: SamplingConfig | None = None, seed: int = 0
+    ) -> list[str | None]:
+        """One text for each source, drawn at random; the same source may be given many times.
+
+        They are written side by side, as one batch.
+
+        Args:
+            seed: the same draws the same texts from the same list, on the same machine.
+
+        Returns:
+            The texts in order; None for one that did not end within ``max_new_tokens``.
+
+        Raises:
+            InputError: a source is no text or too long; its place is named.
+        """
+        sampling = sampling or SamplingConfig()
+        settings = {
+            "max_new_tokens": sampling.max_new_tokens,
+            "do_sample": True,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+        }
+        rows = self._rows(sources, sampling.max_new_tokens)
+        if not rows:
+            return []
+        end = self.backbone.tokenizer.eos_token_id
+        device = self.backbone.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            said = self._continued(rows, settings)
+        return [self._text(tokens) if end in tokens else None for tokens in said]
+
+    def _rows(self, sources: Sequence[str], max_new_tokens: int) -> list[tuple[int, ...]]:
+        """The tokens of each prompt, where there is room for prefix, prompt and text."""
+        rows = [tuple(row) for row in prompt_rows(self.backbone, self.task, sources)]
+        longest = max(map(len, rows), default=0) + self.prefix.length
+        if longest + max_new_tokens > self.backbone.max_positions:
+            raise InputError(
+                f"expected at most {self.backbone.max_positions} positions for "
+                f"{self.backbone.name}, got a prefix and a source of {longest} and "
+                f"max_new_tokens={max_new_tokens}; lower it"
+            )
+        return rows
 
     def measure(
         self, pairs: Sequence[Pair], decoding: DecodingConfig | None = None, batch_size: int = 16
@@ -97,8 +143,15 @@ class PrefixGenerator:
             self.generate(list(targets), decoding, batch_size), list(targets.values())
         )
 
-    def _continued(self, rows: Sequence[Sequence[int]], decoding: DecodingConfig) -> list[str]:
-        """What follows each prompt."""
+    def _continued(
+        self, rows: Sequence[Sequence[int]], settings: Mapping[str, Any], copies: int = 1
+    ) -> list[list[int]]:
+        """The tokens that follow each prompt, padded behind the one that ends a text.
+
+        Args:
+            settings: of ``GenerationConfig``.
+            copies: of each prompt that are gone on with side by side.
+        """
         from transformers import GenerationConfig
 
         tokenizer, past = self.backbone.tokenizer, self.prefix.length
@@ -111,24 +164,17 @@ class PrefixGenerator:
         for number, row in enumerate(rows):
             ids[number, past + width - len(row) :] = torch.tensor(row)
             real[number, past : past + width - len(row)] = 0
-        settings = GenerationConfig(
-            max_new_tokens=decoding.max_new_tokens,
-            num_beams=decoding.beams,
-            # of no use to greedy search, and warned of there
-            length_penalty=decoding.length_penalty if decoding.beams > 1 else None,
-            do_sample=False,
-            eos_token_id=end,
-            pad_token_id=end,
-        )
+        config = GenerationConfig(**settings, eos_token_id=end, pad_token_id=end)
         with self.backbone.lock, torch.no_grad():
             said: Tensor = self.backbone.model.generate(
                 input_ids=ids.to(self.backbone.device),
                 attention_mask=real.to(self.backbone.device),
-                past_key_values=self._cache(len(rows) * decoding.beams),
-                generation_config=settings,
+                past_key_values=self._cache(len(rows) * copies),
+                generation_config=config,
                 use_model_defaults=False,
             )
-        return [self._text(tokens) for tokens in said[:, past + width :].tolist()]
+        found: list[list[int]] = said[:, past + width :].tolist()
+        return found
 
     def _cache(self, rows: int) -> Any:
         """The prefix as the cache of that many rows; it grows, and so is made anew each time."""

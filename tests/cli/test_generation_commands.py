@@ -124,3 +124,56 @@ def test_bad_settings(
     given = ("--model", model_dir, "--out", tmp_path / "run", *arguments, *FLOAT32)
     assert message in refused("train-generation", *given)
     assert not (tmp_path / "run").exists()
+
+
+def test_texts_of_each_class_are_written_judged_and_trained_on(
+    cli: Cli,
+    refused: Callable[..., str],
+    tmp_path: Path,
+    model_dir: Path,
+    data_dir: Path,
+    run_dir: Path,
+) -> None:
+    generator, more, run = tmp_path / "generator", tmp_path / "more.csv", tmp_path / "trained"
+    common = ("--data-dir", data_dir, *FLOAT32)
+    task = ("--task", "sst2", "--template", "A {source} one:", "--model", model_dir)
+    trained = cli("train-generation", *task, "--out", generator, *SHORT, *common)
+    assert trained.exit_code == 0, trained.stderr
+    assert "BLEU not measured; a class can be written of in any way" in trained.stderr
+    given = ("--judge", run_dir, "--out", more, "--num-examples", 5, *common)
+    loose = ("--min-probability", 0, "--max-new-tokens", 8, "--batch-size", 64)
+    said = cli("generate-examples", generator, *given, *loose, "--json")
+    assert said.exit_code == 0, said.stderr
+    told = json.loads(said.stdout)
+    assert told["kept"] == 5
+    assert f"5 texts of {told['written']:,} drawn" in " ".join(said.stderr.split())
+    lines = more.read_text().splitlines()
+    assert lines[0] == "text,label"
+    assert {line.rpartition(",")[2] for line in lines[1:]} <= {"negative", "positive"}
+    fit = ("--model", model_dir, "--length", 2, "--epochs", 0.1, "--max-examples", 0)
+    plain = cli("train", "--out", run, *fit, *common, "--more-data", more, "--json")
+    assert plain.exit_code == 0, plain.stderr
+    assert json.loads(plain.stdout)["settings"]["train_examples"] == 32 + 5
+    splits = json.loads((run / "run.json").read_text())["task"]["splits"]
+    assert splits["train"] == ["sst2/train.csv", str(more)]  # and so are later fits
+    fitted = cli("fit-subspaces", run, *common, "--json")
+    assert json.loads(fitted.stdout)["examples"] == 32 + 5
+    more.unlink()
+    message = refused("fit-subspaces", run, *common)
+    assert f"data for task 'sst2' at {more}, got no file there" in message
+
+
+def test_bad_requests_for_examples(
+    refused: Callable[..., str], tmp_path: Path, model_dir: Path, own_task: Path, cli: Cli
+) -> None:
+    run = tmp_path / "run"
+    trained = ("--task", own_task, "--model", model_dir, "--out", run, *SHORT, *FLOAT32)
+    assert cli("train-generation", *trained).exit_code == 0
+    given = ("--judge", tmp_path / "none", "--out", tmp_path / "more.csv", *FLOAT32)
+    assert "a run directory with run.json at" in refused("generate-examples", run, *given)
+    wrong = refused("generate-examples", run, *given, "--temperature", 0)
+    assert "a valid temperature for generate-examples, got 0" in wrong
+    assert "a valid min_probability" in refused(
+        "generate-examples", run, *given, "--min-probability", 2
+    )
+    assert not (tmp_path / "more.csv").exists()
