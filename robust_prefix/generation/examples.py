@@ -62,8 +62,8 @@ def generate_examples(
         in train or before), and ``doubted`` by a judge.
 
     Raises:
-        ConfigError: the generator was trained on something else, there is no judge, or ``out``
-            holds texts that were made in another way.
+        ConfigError: the generator was trained on something else, there is no judge, or at ``out``
+            is a file that was made in another way.
         InputError: the judges keep none of many texts.
     """
     config = config or ExamplesConfig()
@@ -134,6 +134,11 @@ def _check(
             )
     if out.suffix != ".csv":
         raise ConfigError(f"expected a path that ends in .csv to write examples to, got {out}")
+    if out.is_file() and not out.with_suffix(".json").is_file():
+        raise ConfigError(
+            f"expected nothing at {out}, or examples with {out.stem}.json beside them to go on "
+            "with, got another file; choose another path with --out"
+        )
 
 
 def _draw(

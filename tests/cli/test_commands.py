@@ -346,7 +346,7 @@ def test_every_command_has_help_and_the_common_options(cli: Cli) -> None:
         *("demo", "train", "fit-subspaces", "fit-synonyms", "predict", "attack", "benchmark"),
         *("certify", "ensemble", "average", "import-peft", "export-peft", "report", "list"),
         *("fit-detectors", "fit-word-scores", "detect", "defend", "train-generation", "generate"),
-        "fit-spelling",
+        *("fit-spelling", "generate-examples"),
     }
     for name in ("demo", "train", "fit-subspaces", "predict", "attack", "benchmark", "certify"):
         shown = cli(name, "--help")

@@ -184,6 +184,10 @@ def test_bad_requests_are_refused(
     with pytest.raises(ConfigError, match=r"expected judges of the classes \['negative'"):
         ask(judges=[Judge(talker, renamed, judge.model.prefix)])
     assert not list(tmp_path.iterdir())
+    (tmp_path / "a.csv").write_text("text,label\nmine,0\n")
+    with pytest.raises(ConfigError, match=r"expected nothing at .*a\.csv.*got another file"):
+        ask()
+    assert (tmp_path / "a.csv").read_text() == "text,label\nmine,0\n"
 
 
 def test_judges_that_keep_nothing_end_the_search(
