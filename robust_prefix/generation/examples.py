@@ -2,9 +2,9 @@
 
 What holds of a robust classifier on new text is short of data sooner than accuracy is (Schmidt,
 Santurkar, Tsipras, Talwar & Madry, NeurIPS 2018, "Adversarially Robust Generalization Requires More
-Data"), and generated data serves (Gowal et al., NeurIPS 2021, "Improving Robustness using Generated
-Data"). Here a prefix is trained to write the last column of a task's rows behind the name of the
-class, texts are drawn from it, and those are kept that classifiers say are of their class.
+Data"), and of images generated data serves (Gowal et al., NeurIPS 2021, "Improving Robustness using
+Generated Data"). Here a prefix is trained to write the last column of a task's rows behind the name
+of the class, texts are drawn from it, and those are kept that classifiers say are of their class.
 """
 
 from __future__ import annotations
@@ -83,11 +83,13 @@ def generate_examples(
     counts = dict.fromkeys(_COUNTS, 0)
     kept: list[tuple[Fields, int]] = []
     batches = 0
-    if out.is_file() and told.is_file():
+    if out.is_file():  # its .json is beside it, see _check
         before = load_file(task, out)
         kept = list(zip(rows_as_fields(task, before), before["label"], strict=True))
-        batches = read_json(told)["batches"]
-        counts = {name: read_json(told)["counts"][name] for name in _COUNTS}
+        state = read_json(told)
+        batches, counts = state["batches"], state["counts"]
+    else:  # first what it is, so that no file is left that cannot be gone on with
+        write_json(told, {**about, "batches": batches, "counts": counts})
     known = _Known(task, [fields for fields, _ in kept])
     idle = 0
     with progress("examples", count, len(kept)) as advance:
@@ -109,7 +111,8 @@ def generate_examples(
                     f"{_PATIENCE * config.batch_size}; train the generator longer or lower "
                     "min_probability"
                 )
-            _write(out, task, kept)
+            if kept:
+                _write(out, task, kept)
             write_json(told, {**about, "batches": batches, "counts": counts})
             advance(len(kept), f"{len(kept) / counts['written']:.0%} kept")
     return {"kept": len(kept), **counts}

@@ -159,6 +159,32 @@ def test_a_killed_call_goes_on_to_the_same_file(
         generate_examples(writer, task, [judge], 30, part, config=FEW, seed=1)
 
 
+def test_a_call_killed_before_it_kept_anything_can_be_made_again(
+    writer: PrefixGenerator, judge: Judge, task: Task, tmp_path: Path
+) -> None:
+    """Neither batches that leave nothing nor a file without its .json stand in the way."""
+    out, told = tmp_path / "a.csv", tmp_path / "a.json"
+
+    class Late(Judge):
+        calls = 0
+
+        def predict_proba(self, texts: Sequence[Any], batch_size: int = 32) -> Any:
+            self.calls += 1
+            if self.calls == 1:  # takes nothing for its class
+                return 1 - super().predict_proba(texts, batch_size)
+            assert told.is_file()
+            raise KeyboardInterrupt
+
+    picky = dataclasses.replace(FEW, min_probability=0.5, batch_size=8)
+    sources = Late(judge.model.backbone, task, judge.model.prefix)
+    contrary = Judge(judge.model.backbone, task, judge.model.prefix)
+    with pytest.raises(KeyboardInterrupt):
+        generate_examples(writer, task, [sources, contrary], 3, out, config=picky)
+    assert not out.exists()
+    again = generate_examples(writer, task, [judge, contrary], 3, out, config=picky)
+    assert again["kept"] == len(load_file(task, out)) == 3
+
+
 def test_bad_requests_are_refused(
     writer: PrefixGenerator, judge: Judge, task: Task, talker: CausalBackbone, tmp_path: Path
 ) -> None:
