@@ -110,7 +110,7 @@ def test_a_trigger_is_found_and_hurts(classifier: PrefixClassifier) -> None:
         trigger = state["triggers"][name]
         before, after = (
             victim.logits(asked)[:, label] - victim.logits(asked)[:, 1 - label]
-            for asked in (own, [attack.put_before(text, trigger) for text in own])
+            for asked in (own, [attack.with_trigger(text, trigger) for text in own])
         )
         margins.append((before - after).mean())
     assert min(margins) > 0

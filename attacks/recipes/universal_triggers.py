@@ -21,7 +21,9 @@ It differs from the paper and its code:
 * Tokens are those that are a word by themselves, and that come back as the same tokens when the
   text is encoded again: what is found is a text, not a row of ids.
 * Where the victim may refuse to answer, what it refuses counts as held in the search, too.
-* Words are put before the columns that ``modify`` names; of a pair before the hypothesis.
+* Words are put before the columns that ``modify`` names; of a pair before the hypothesis. With
+  ``place=end`` they are put behind them: who defends the beginning of a text alone, or was trained
+  against words there, is to be asked about its end.
 * With ``starts`` there are several searches, and what does most to all the training examples is
   kept: a model that was trained against triggers ends a single search early (docs/findings.md).
 """
@@ -33,7 +35,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import PositiveInt
@@ -64,15 +66,16 @@ class UniversalTriggersConfig(GradientConfig):
     batch_size: PositiveInt = 16  # examples that a gradient is averaged over
     batches: PositiveInt = 8  # gradients a class and start
     starts: PositiveInt = 1  # searches a class, those after the first from words at random
+    place: Literal["start", "end"] = "start"  # of the text, where the trigger stands
 
 
 class UniversalTriggers(Recipe[UniversalTriggersConfig]):
-    """A few words before the text, one and the same for all texts of a class."""
+    """A few words before the text, or behind it: the same for all texts of a class."""
 
     name = "universal-triggers"
     paper = "Wallace et al. 2019, https://aclanthology.org/D19-1221/"
     knowledge = "gradient"
-    edits = "the same length words put before every text of a class"
+    edits = "the same length words put before every text of a class, or behind"
     deviation = (
         "raises the true class's loss rather than lowering a chosen one's; leaves out the labels' "
         "names alone, not all sentiment words; tokens that are whole words"
@@ -105,7 +108,7 @@ class UniversalTriggers(Recipe[UniversalTriggersConfig]):
             right = _right(seen, texts, label)
             trigger = _Search(self, seen, label, right, rng).run() if right else ()
             triggers[name] = " ".join(trigger)
-            after = [self.put_before(text, triggers[name]) for text in right]
+            after = [self.with_trigger(text, triggers[name]) for text in right]
             report[name] = {
                 "examples": len(texts),
                 "right": len(right),
@@ -156,7 +159,7 @@ class UniversalTriggers(Recipe[UniversalTriggersConfig]):
         if queries.adversarial is not None:  # wrong as it is: there is nothing to attack
             return Attempt(None, queries.made)
         if self._triggers[name]:
-            queries.ask([self.put_before(fields, self._triggers[name])])
+            queries.ask([self.with_trigger(fields, self._triggers[name])])
         return Attempt(queries.adversarial, queries.made)
 
     @property
@@ -164,12 +167,19 @@ class UniversalTriggers(Recipe[UniversalTriggersConfig]):
         """Places of the columns that may change."""
         return [number for number, name in enumerate(self.columns) if name not in self._protected]
 
-    def put_before(self, fields: Fields, trigger: str) -> Fields:
-        """``fields`` with the trigger before each column that may change."""
+    def with_trigger(self, fields: Fields, trigger: str) -> Fields:
+        """``fields`` with the trigger at its place in each column that may change."""
+        at_start = self.config.place == "start"
         return tuple(
-            f"{trigger} {text}" if number in self.open_columns else text
+            (f"{trigger} {text}" if at_start else f"{text} {trigger}")
+            if number in self.open_columns
+            else text
             for number, text in enumerate(fields)
         )
+
+    def begins(self, text: str) -> int:
+        """The character at which a trigger begins in a column that reads ``text`` without it."""
+        return 0 if self.config.place == "start" else len(text) + 1
 
     def _sample(
         self, examples: Sequence[Example], label: int, classes: int, rng: random.Random
@@ -209,7 +219,8 @@ class _Search:
     def run(self) -> Trigger:
         """The trigger with the highest loss of all texts, of those that the starts lead to."""
         # a model of word pieces has words behind a space alone
-        pool = self.vocabulary.bare.texts or self.vocabulary.spaced.texts
+        bare, spaced = self.vocabulary.bare.texts, self.vocabulary.spaced.texts
+        pool = bare if bare and self.config.place == "start" else spaced
         pool = tuple(word for word in pool if word.lower() not in self.left_out)
         starts, batches, length = self.config.starts, self.config.batches, self.config.length
         found = []
@@ -251,14 +262,16 @@ class _Search:
         slopes = np.zeros((len(trigger), self.victim.embeddings().shape[1]))
         begun = [""] * len(trigger)  # text of the token that each place begins with
         ends = np.cumsum([len(word) + 1 for word in trigger]) - 1
-        for found in self.victim.gradients(
-            [self.attack.put_before(text, " ".join(trigger)) for text in batch],
+        gradients = self.victim.gradients(
+            [self.attack.with_trigger(text, " ".join(trigger)) for text in batch],
             [self.label] * len(batch),
             self.config.through,
-        ):
+        )
+        for fields, found in zip(batch, gradients, strict=True):
             for number, (word, end) in enumerate(zip(trigger, ends, strict=True)):
                 for column in self.attack.open_columns:
-                    rows = tokens_at(found, (column, end - len(word), end))
+                    end_here = self.attack.begins(fields[column]) + end
+                    rows = tokens_at(found, (column, end_here - len(word), end_here))
                     slopes[number] += found.gradient[rows].sum(axis=0)
                     begun[number] = self.victim.decode([found.tokens[row] for row in rows[:1]])
         return [
@@ -279,7 +292,7 @@ class _Search:
     def _losses(self, triggers: list[Trigger], batch: list[Fields]) -> np.ndarray:
         """Mean cross-entropy of the class over ``batch`` behind each trigger ``(triggers,)``."""
         texts = [
-            self.attack.put_before(text, " ".join(trigger))
+            self.attack.with_trigger(text, " ".join(trigger))
             for trigger in triggers
             for text in batch
         ]

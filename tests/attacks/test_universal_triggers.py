@@ -213,6 +213,23 @@ def test_of_a_pair_the_trigger_stands_before_the_named_columns(
     assert {len(fields) for fields in victim.asked} == {2}
 
 
+def test_a_trigger_may_stand_behind_the_text_and_is_searched_for_there(build: Build) -> None:
+    class Ends(OpenBag):
+        """Hears the last word alone."""
+
+        def logits(self, texts: Any) -> np.ndarray:
+            return super().logits([(text.split()[-1],) for (text,) in texts])
+
+    attack = build("universal-triggers(length=1, batches=1, fit_examples=2, place=end)")
+    assert isinstance(attack, UniversalTriggers)
+    victim = Ends()
+    fitted = attack.fitted(attack.fit(victim, examples("bad good"), seed=0))
+    differentiated = {text for (text,), _, _ in victim.differentiated}
+    assert differentiated == {"bad good the"}
+    assert fitted.perturb(Ends(), ("bad good",), 1, seed=0).adversarial == ("bad good zqx",)
+    assert build("universal-triggers(place=start)").spec == build("universal-triggers").spec
+
+
 @pytest.mark.parametrize("state", ["", "[]", "{}", '{"triggers": ["a"]}', '{"triggers": {"a": 1}}'])
 def test_a_state_that_fit_did_not_return_is_refused(state: str, build: Build) -> None:
     attack = build("universal-triggers")
