@@ -319,34 +319,43 @@ def test_equal_seeds_make_equal_minibatches(
         assert first.shape != second.shape or not torch.equal(first, second)
 
 
-def test_triggers_come_before_the_texts_and_are_one_for_a_class_a_variant(
-    backbone: CausalBackbone, task: Task, prefix: Prefix
+@pytest.mark.parametrize("place", ["start", "end", "either"])
+def test_triggers_stand_at_their_place_and_are_one_for_a_class_a_variant(
+    backbone: CausalBackbone, task: Task, prefix: Prefix, place: str
 ) -> None:
     objective, spy = objective_for(
-        backbone, task, prefix, "triggers(length=3, variants=1, temperature=0)"
+        backbone, task, prefix, f"triggers(length=3, variants=1, temperature=0, place={place})"
     )
-    lengths = set()
+    lengths, places = set(), set()
     for _ in range(24):
         run(objective.train(), backbone, task)
     for _, [made] in spy.seen:
         triggers = []
         shown = shown_texts(backbone, task, made.batch)
-        for text, [original] in zip(shown, TEXTS, strict=True):
-            assert text.endswith(original)
-            triggers.append(text.removesuffix(original).split())
+        before = all(text.endswith(f" {own}") for text, [own] in zip(shown, TEXTS, strict=True))
+        places.add("start" if before else "end")
+        for text, [own] in zip(shown, TEXTS, strict=True):
+            assert before or text.startswith(f"{own} ")
+            words = text.removesuffix(own) if before else text.removeprefix(own)
+            triggers.append(words.split())
         assert triggers[0] == triggers[2]  # the two of one class
         assert len(triggers[0]) == len(triggers[1]) > 0
         lengths.add(len(triggers[0]))
     assert lengths == {1, 2, 3}
+    assert places == ({"start", "end"} if place == "either" else {place})
 
 
+@pytest.mark.parametrize("place", ["start", "end"])
 def test_a_trigger_raises_the_loss_more_than_words_drawn_at_random(
-    backbone: CausalBackbone, task: Task, prefix: Prefix
+    backbone: CausalBackbone, task: Task, prefix: Prefix, place: str
 ) -> None:
     means = []
     for temperature in (0, 1e6):
         objective, spy = objective_for(
-            backbone, task, prefix, f"triggers(length=4, variants=1, temperature={temperature})"
+            backbone,
+            task,
+            prefix,
+            f"triggers(length=4, variants=1, temperature={temperature}, place={place})",
         )
         for _ in range(8):
             run(objective.train(), backbone, task)

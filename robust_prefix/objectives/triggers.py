@@ -1,4 +1,4 @@
-"""An adversary that puts words before the texts of a class while a prefix is trained.
+"""An adversary that puts words before or behind the texts of a class while a prefix is trained.
 
 Training against universal perturbations (Shafahi, Najibi, Xu, Dickerson, Davis, Goldstein, AAAI
 2020, "Universal Adversarial Training"), here of words: universal adversarial triggers (Wallace et
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -34,11 +34,13 @@ class TriggersConfig:
         length: the most words that are put before a text; how many is drawn anew a minibatch.
         variants: triggers tried for each class; each text is trained on behind its worst.
         temperature: how far the draw strays from the words ranked first; 0 never.
+        place: of the text, where the words stand; for ``either`` it is drawn anew a minibatch.
     """
 
     length: int = Field(default=4, ge=1)
     variants: int = Field(default=3, ge=1)
     temperature: float = Field(default=0.3, ge=0)
+    place: Literal["start", "end", "either"] = "start"
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,15 @@ class _Vocabulary:
 
 
 class TriggerAdversary(Adversary[TriggersConfig]):
-    """Texts behind words that make the model get their class wrong.
+    """Texts with words that make the model get their class wrong.
 
     Args:
-        prompter: of the model that is trained. The words come before its task's last column.
+        prompter: of the model that is trained. The words stand in its task's last column.
         reader: rewrites the texts before the model.
     """
 
     name = "triggers"
-    summary = "texts behind words that raise the loss of all texts of their class"
+    summary = "texts with words put to them that raise the loss of all texts of their class"
     config_type = TriggersConfig
 
     def __init__(
@@ -111,7 +113,7 @@ class TriggerAdversary(Adversary[TriggersConfig]):
         return cls(prompter, reader, **settings)
 
     def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:
-        """The prompts of each text behind the worst trigger of its class."""
+        """The prompts of each text with the worst trigger of its class."""
         rng = np.random.default_rng((seed, minibatch.step))
         labels = minibatch.labels.tolist()
         count = int(rng.integers(1, self.config.length + 1))
@@ -119,10 +121,12 @@ class TriggerAdversary(Adversary[TriggersConfig]):
             label: tuple(rng.choice(self._vocabulary.words, size=count))
             for label in sorted(set(labels))
         }
-        texts = self._behind(minibatch, begun)
-        gains = self._gains(minibatch, texts, begun)
+        at_end = self.config.place == "end"
+        if self.config.place == "either":
+            at_end = bool(rng.integers(2))
+        gains = self._gains(minibatch, begun, at_end)
         pool = [
-            self._behind(minibatch, {label: self._drawn(gains[label], rng) for label in begun})
+            _put(minibatch, {label: self._drawn(gains[label], rng) for label in begun}, at_end)
             for _ in range(self.config.variants)
         ]
         with torch.no_grad():
@@ -130,28 +134,25 @@ class TriggerAdversary(Adversary[TriggersConfig]):
         worst = losses.view(len(pool), -1).argmax(0).tolist()
         return [minibatch.embed([pool[best][text] for text, best in enumerate(worst)])]
 
-    def _behind(
-        self, minibatch: Minibatch, triggers: Mapping[int, tuple[str, ...]]
-    ) -> list[Fields]:
-        return [
-            (*fields[:-1], " ".join((*triggers[label], fields[-1])))
-            for fields, label in zip(minibatch.fields, minibatch.labels.tolist(), strict=True)
-        ]
-
     def _gains(
-        self, minibatch: Minibatch, texts: list[Fields], begun: Mapping[int, tuple[str, ...]]
+        self, minibatch: Minibatch, begun: Mapping[int, tuple[str, ...]], at_end: bool
     ) -> dict[int, Tensor]:
-        """First-order gain in its class's loss of each word at each place ``(places, words)``."""
+        """First-order gain in its class's loss of each word at each place ``(places, words)``, in
+        place of the words that are there."""
+        texts = _put(minibatch, begun, at_end)
         prompts = minibatch.embed(texts)
         gradient, of_beside = minibatch.slopes(prompts)
         slopes = {
             label: torch.zeros(len(words), gradient.shape[-1]) for label, words in begun.items()
         }
-        for row, label, text in zip(gradient, minibatch.labels.tolist(), texts, strict=True):
-            ends = np.cumsum([len(word) + 1 for word in begun[label]])
+        for row, label, text, fields in zip(
+            gradient, minibatch.labels.tolist(), texts, minibatch.fields, strict=True
+        ):
+            first = len(fields[-1]) + 1 if at_end else 0
+            ends = first + np.cumsum([len(word) + 1 for word in begun[label]])
             for token, span in enumerate(self._prompter.spans(text)):
-                if span is not None and span[0] == len(text) - 1 and span[2] <= ends[-1]:
-                    # by its last character: a token may begin with the space before its word
+                # by its last character: a token may begin with the space before its word
+                if span is not None and span[0] == len(text) - 1 and first < span[2] <= ends[-1]:
                     slopes[label][int(np.searchsorted(ends, span[2]))] += row[token]
         gains = {label: slope @ self._vocabulary.vectors.T for label, slope in slopes.items()}
         if of_beside is not None:
@@ -165,3 +166,14 @@ class TriggerAdversary(Adversary[TriggersConfig]):
         noise = torch.from_numpy(rng.gumbel(size=gains.shape)).float()
         noisy = gains + self.config.temperature * gains.std() * noise
         return tuple(self._vocabulary.words[word] for word in noisy.argmax(1).tolist())
+
+
+def _put(
+    minibatch: Minibatch, triggers: Mapping[int, tuple[str, ...]], at_end: bool
+) -> list[Fields]:
+    """The texts with their class's words before the last column, or behind it."""
+    found = []
+    for fields, label in zip(minibatch.fields, minibatch.labels.tolist(), strict=True):
+        words, text = " ".join(triggers[label]), fields[-1]
+        found.append((*fields[:-1], f"{text} {words}" if at_end else f"{words} {text}"))
+    return found
