@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from robust_prefix.backbones import CausalBackbone, TokenBatch
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.objectives import Adversary, Minibatch, PrefixObjective, build_adversary
+from robust_prefix.objectives.triggers import TriggerAdversary
 from robust_prefix.objectives.typos import BESIDE, typos
 from robust_prefix.prefixes import Prefix
 from robust_prefix.prefixes.model import Prompter
@@ -362,6 +364,31 @@ def test_a_trigger_raises_the_loss_more_than_words_drawn_at_random(
         with torch.no_grad():
             means.append(np.mean([float(m.losses(made[0]).mean()) for m, made in spy.seen]))
     assert means[0] > means[1]
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+def test_only_what_the_trigger_changes_ranks_its_words(
+    backbone: CausalBackbone, task: Task, at_end: bool
+) -> None:
+    prompter = Prompter(backbone, task)
+    adversary = TriggerAdversary(prompter)
+    text, trigger = "thin crisp walnut", ("bad", "good")
+    first = len(text) + 1 if at_end else 0
+    read = f"{text} bad good" if at_end else f"bad good {text}"
+    spans = prompter.spans((read,))
+    inside = [span is not None and first < span[2] <= first + len("bad good") for span in spans]
+    for chosen in (inside, [not each for each in inside]):
+        gradient = torch.zeros(1, len(spans), backbone.hidden_size)
+        gradient[0, chosen] = 1
+        minibatch: Any = SimpleNamespace(
+            fields=[(text,)],
+            labels=torch.tensor([0]),
+            words=(),
+            embed=lambda texts: texts,
+            slopes=lambda prompts, gradient=gradient: (gradient, None),
+        )
+        gains = adversary._gains(minibatch, {0: trigger}, at_end)[0]
+        assert bool(gains.any(1).all()) == bool(gains.any()) == (chosen is inside)
 
 
 def test_adversaries_take_turns(backbone: CausalBackbone, task: Task, prefix: Prefix) -> None:

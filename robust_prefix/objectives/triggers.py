@@ -31,8 +31,8 @@ class TriggersConfig:
     """Settings of the search.
 
     Attributes:
-        length: the most words that are put before a text; how many is drawn anew a minibatch.
-        variants: triggers tried for each class; each text is trained on behind its worst.
+        length: the most words that are put to a text; how many is drawn anew a minibatch.
+        variants: triggers tried for each class; each text is trained on with its worst.
         temperature: how far the draw strays from the words ranked first; 0 never.
         place: of the text, where the words stand; for ``either`` it is drawn anew a minibatch.
     """

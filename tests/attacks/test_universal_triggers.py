@@ -220,7 +220,15 @@ def test_a_trigger_may_stand_behind_the_text_and_is_searched_for_there(build: Bu
         def logits(self, texts: Any) -> np.ndarray:
             return super().logits([(text.split()[-1],) for (text,) in texts])
 
-    attack = build("universal-triggers(length=1, batches=1, fit_examples=2, place=end)")
+        def gradients(self, *asked: Any) -> Any:
+            found = super().gradients(*asked)
+            for each in found:
+                each.gradient[:-1] = 0
+            return found
+
+    attack = build(
+        "universal-triggers(length=1, num_candidates=1, batches=1, fit_examples=2, place=end)"
+    )
     assert isinstance(attack, UniversalTriggers)
     victim = Ends()
     fitted = attack.fitted(attack.fit(victim, examples("bad good"), seed=0))
