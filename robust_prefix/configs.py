@@ -228,6 +228,8 @@ class TrainingConfig:
         learning_rate: of AdamW, falling linearly to zero; the method's own where not given.
         batch_size: examples a step.
         weight_decay: of AdamW.
+        moving_average: share of an exponential moving average of the weights that stays in a step,
+            such as 0.998; the average is measured on dev and kept in their place. 0 takes none.
         evaluations_per_epoch: how often dev accuracy is measured and a checkpoint written.
         patience: evaluations without a better dev accuracy before training stops; 0 never stops.
         max_examples: train on the first so many rows only; 0 takes all.
@@ -240,6 +242,7 @@ class TrainingConfig:
     learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=16, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
+    moving_average: float = Field(default=0.0, ge=0, lt=1)
     evaluations_per_epoch: int = Field(default=2, ge=1)
     patience: int = Field(default=0, ge=0)
     max_examples: int = Field(default=0, ge=0)

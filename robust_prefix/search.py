@@ -41,6 +41,11 @@ def check_searchable(method: Searched[Any], training: TrainingConfig) -> None:
             f"expected adversary none for {method.name}, whose result is words, got "
             f"{training.adversary!r}; train prompt-tuning against it"
         )
+    if training.moving_average:
+        raise ConfigError(
+            f"expected no moving average for {method.name}, whose result is words, got "
+            f"{training.moving_average}; leave it out"
+        )
 
 
 def search_words(

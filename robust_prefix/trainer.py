@@ -20,6 +20,7 @@ from robust_prefix.backbones import Backbone
 from robust_prefix.configs import TrainingConfig
 from robust_prefix.errors import ConfigError, StorageError
 from robust_prefix.files import read_json, write_json
+from robust_prefix.moving_average import update_averages
 from robust_prefix.prefixes import PREFIX_FILE, Prefix
 from robust_prefix.progress import Advance, progress
 
@@ -166,10 +167,15 @@ def run_trainer(
         trainer._load_from_checkpoint(best or resume_from)
         return _history(state["log_history"])
     with progress("training", total, done) as advance:
-        trainer.add_callback(_callback(sampler, steps_per_epoch, advance))
+        trainer.add_callback(_callback(objective, sampler, steps_per_epoch, advance))
         with _storage_errors(folder):
             trainer.train(resume_from_checkpoint=resume_from)
     return _history(trainer.state.log_history)
+
+
+def trained_parameters(objective: nn.Module) -> int:
+    """How many numbers are optimised."""
+    return sum(weight.numel() for weight in objective.parameters() if weight.requires_grad)
 
 
 @contextlib.contextmanager
@@ -187,11 +193,13 @@ def _storage_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _callback(sampler: LengthGroupedBatches, steps_per_epoch: int, advance: Advance) -> Any:
+def _callback(
+    objective: nn.Module, sampler: LengthGroupedBatches, steps_per_epoch: int, advance: Advance
+) -> Any:
     from transformers import TrainerCallback
 
     class Follow(TrainerCallback):
-        """Tells the sampler its epoch and the progress bar its step."""
+        """Tells the sampler its epoch, and moving averages and the progress bar their step."""
 
         note = ""
 
@@ -199,6 +207,7 @@ def _callback(sampler: LengthGroupedBatches, steps_per_epoch: int, advance: Adva
             sampler.epoch = state.global_step // steps_per_epoch
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            update_averages(objective)
             advance(state.global_step, self.note)
             if state.global_step >= state.max_steps:  # the last state, too, is one to keep
                 control.should_evaluate = True

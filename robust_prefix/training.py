@@ -17,6 +17,7 @@ from robust_prefix.backbones import Backbone
 from robust_prefix.configs import MethodConfig, PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import fingerprint_rows, load_split, rows_as_fields
 from robust_prefix.errors import ConfigError
+from robust_prefix.moving_average import averaged
 from robust_prefix.objectives import (
     PrefixObjective,
     ReadingPrompter,
@@ -31,7 +32,13 @@ from robust_prefix.prefixes.searched import Searched
 from robust_prefix.search import check_searchable, search_words
 from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Task
-from robust_prefix.trainer import checkpoint_folder, finished, keep, run_trainer
+from robust_prefix.trainer import (
+    checkpoint_folder,
+    finished,
+    keep,
+    run_trainer,
+    trained_parameters,
+)
 from robust_prefix.word_scores import CrossFitted
 
 if TYPE_CHECKING:
@@ -140,7 +147,7 @@ def train_prefix(
         return before
     objective = PrefixObjective(
         prompter,
-        method.trainable(backbone, task, start),
+        averaged(method.trainable(backbone, task, start), training.moving_average),
         build_adversary(training.adversary, prompter, substitutes, reader),
         rows_as_fields(task, train_rows),
         training.adversarial_weight,
@@ -173,9 +180,10 @@ def train_prefix(
     found = {
         "dev_accuracy": kept,
         "dev_examples": len(dev_rows),
-        "trained_parameters": sum(weight.numel() for weight in objective.parameters()),
+        "trained_parameters": trained_parameters(objective),
         **objective.prefix.notes(),
     }
+    objective.eval()  # a moving average is what is measured, and so what is kept
     with torch.no_grad():
         trained = Prefix.of(objective.prefix(backbone), backbone, {**settings, **found})
     if folder is not None:

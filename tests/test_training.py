@@ -129,12 +129,13 @@ def _kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "adversary"),
+    ("step", "adversary", "moving_average"),
     [
-        pytest.param(2, "none", id="before any checkpoint"),
-        pytest.param(5, "none", id="mid-epoch"),
-        pytest.param(13, "none", id="later"),
-        pytest.param(5, "substitution(edits=typos, variants=2)", id="with an adversary"),
+        pytest.param(2, "none", 0, id="before any checkpoint"),
+        pytest.param(5, "none", 0, id="mid-epoch"),
+        pytest.param(13, "none", 0, id="later"),
+        pytest.param(5, "substitution(edits=typos, variants=2)", 0, id="with an adversary"),
+        pytest.param(5, "pgd", 0.9, id="with a moving average"),
     ],
 )
 def test_a_killed_training_ends_in_the_same_prefix(
@@ -144,8 +145,9 @@ def test_a_killed_training_ends_in_the_same_prefix(
     monkeypatch: pytest.MonkeyPatch,
     step: int,
     adversary: str,
+    moving_average: float,
 ) -> None:
-    config = dataclasses.replace(SHORT, adversary=adversary)
+    config = dataclasses.replace(SHORT, adversary=adversary, moving_average=moving_average)
     whole = train_prefix(backbone, task, training=config, seed=3, out=tmp_path / "whole")
     with monkeypatch.context() as patch:
         _kill_at(patch, step)

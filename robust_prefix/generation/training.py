@@ -16,10 +16,17 @@ from robust_prefix.data import fingerprint_rows
 from robust_prefix.errors import ConfigError
 from robust_prefix.generation.prompts import decoder, pair_rows
 from robust_prefix.generation.tasks import GenerationTask, load_pairs
+from robust_prefix.moving_average import averaged
 from robust_prefix.prefixes import Prefix, Trainable
 from robust_prefix.prefixes.initial import frequent_draw, text_tokens
 from robust_prefix.prefixes.prefix_tuning import PrefixTuning, build_parameters
-from robust_prefix.trainer import checkpoint_folder, finished, keep, run_trainer
+from robust_prefix.trainer import (
+    checkpoint_folder,
+    finished,
+    keep,
+    run_trainer,
+    trained_parameters,
+)
 
 _IGNORED = -100
 """Label of a position at which nothing is to be said."""
@@ -129,8 +136,9 @@ def train_generation(
     if folder is not None and (before := finished(folder, settings, model)) is not None:
         return before
     said = sum(token != _IGNORED for row in dev for token in row["labels"])
+    parameters = build_parameters(_start(model, task, config), config)
     objective = GenerationObjective(
-        model, build_parameters(_start(model, task, config), config), said / len(dev)
+        model, averaged(parameters, training.moving_average), said / len(dev)
     )
     with checkpoint_folder(folder, {**settings, "base": model.fingerprint}) as checkpoints:
         history = run_trainer(
@@ -147,8 +155,9 @@ def train_generation(
     found = {
         "dev_loss": min(row["dev_loss"] for row in history if "dev_loss" in row),
         "dev_examples": len(dev),
-        "trained_parameters": sum(weight.numel() for weight in objective.parameters()),
+        "trained_parameters": trained_parameters(objective),
     }
+    objective.eval()  # a moving average is what is measured, and so what is kept
     with torch.no_grad():
         trained = Prefix.of(objective.prefix(model), model, {**settings, **found})
     if folder is not None:
