@@ -17,7 +17,13 @@ from torch import Tensor
 from robust_prefix.backbones import CausalBackbone, TokenBatch
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.errors import ArtifactError, ConfigError
-from robust_prefix.objectives import Adversary, Minibatch, PrefixObjective, build_adversary
+from robust_prefix.objectives import (
+    Adversary,
+    Minibatch,
+    PrefixObjective,
+    build_adversary,
+    triggers,
+)
 from robust_prefix.objectives.triggers import TriggerAdversary
 from robust_prefix.objectives.typos import BESIDE, typos
 from robust_prefix.prefixes import Prefix
@@ -389,6 +395,50 @@ def test_only_what_the_trigger_changes_ranks_its_words(
         )
         gains = adversary._gains(minibatch, {0: trigger}, at_end)[0]
         assert bool(gains.any(1).all()) == bool(gains.any()) == (chosen is inside)
+
+
+@pytest.mark.parametrize(
+    ("place", "edges"),
+    [
+        ("start", {1: {"the", "the plot"}, 0: {"the", "the film", "a", "a story"}}),
+        ("end", {1: {"fine", "is fine"}, 0: {"warm", "and warm", "story", "a story"}}),
+    ],
+)
+def test_borrowed_triggers_are_what_texts_of_other_classes_begin_or_end_with(
+    backbone: CausalBackbone,
+    task: Task,
+    prefix: Prefix,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    edges: dict[int, set[str]],
+) -> None:
+    tried: list[dict[int, tuple[str, ...]]] = []
+    put = triggers._put
+
+    def noted(minibatch: Any, chosen: Any, at_end: bool) -> list[Fields]:
+        tried.append(chosen)
+        return put(minibatch, chosen, at_end)
+
+    monkeypatch.setattr(triggers, "_put", noted)
+    spec = f"triggers(length=2, variants=1, borrowed=8, place={place})"
+    objective, _ = objective_for(backbone, task, prefix, spec)
+    for _ in range(12):
+        run(objective.train(), backbone, task)
+    rounds = [tried[start : start + 10] for start in range(0, len(tried), 10)]
+    assert len(rounds) == 12  # of a random start, one that the gradient chose, and eight borrowed
+    for label, own in edges.items():
+        found = {" ".join(each[label]) for some in rounds for each in some[2:]}
+        assert found == own
+
+
+def test_where_all_texts_are_of_one_class_nothing_is_borrowed(
+    backbone: CausalBackbone, task: Task, prefix: Prefix
+) -> None:
+    objective, spy = objective_for(backbone, task, prefix, "triggers(borrowed=4)", texts=TEXTS[:1])
+    assert torch.isfinite(run(objective.train(), backbone, task, TEXTS[:1])["loss"])
+    [(_, [made])] = spy.seen
+    [text] = shown_texts(backbone, task, made.batch)
+    assert text.endswith(f" {TEXTS[0][0]}")
 
 
 def test_adversaries_take_turns(backbone: CausalBackbone, task: Task, prefix: Prefix) -> None:

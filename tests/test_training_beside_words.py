@@ -160,29 +160,6 @@ def test_a_trigger_is_chosen_by_the_words_scores_too(
     assert run(objective, backbone, task, words.sums(TEXTS))["loss"] > 8
 
 
-@pytest.mark.parametrize(("scored", "turned"), [(0, False), (1, True)])
-def test_words_that_say_most_are_tried_where_no_gradient_leads_to_them(
-    backbone: CausalBackbone,
-    task: Task,
-    prefix: Prefix,
-    monkeypatch: pytest.MonkeyPatch,
-    scored: int,
-    turned: bool,
-) -> None:
-    def flat(adversary: TriggerAdversary, *given: Any) -> dict[int, Tensor]:
-        return {label: torch.zeros(2, len(adversary._vocabulary.words)) for label in (0, 1)}
-
-    monkeypatch.setattr(TriggerAdversary, "_gains", flat)
-    vocabulary = TriggerAdversary(Prompter(backbone, task))._vocabulary.words
-    turning = (vocabulary[3], vocabulary[-5])
-    said = torch.tensor([[0.0, 9.0], [9.0, 0.0]])
-    words = WordScores(tuple(map(str.lower, turning)), said, torch.zeros(2), "", {"limit": 1.0})
-    spec = f"triggers(length=1, variants=1, scored={scored}, temperature=0)"
-    objective = objective_for(backbone, task, prefix, CrossFitted(words, (words,), 1.0), spec)
-    loss = run(objective.train(), backbone, task, words.sums(TEXTS))["loss"]
-    assert (loss > 8) == turned
-
-
 def test_without_what_the_words_add_there_is_no_loss(
     backbone: CausalBackbone, task: Task, prefix: Prefix
 ) -> None:

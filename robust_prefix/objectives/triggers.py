@@ -23,7 +23,7 @@ from robust_prefix.prefixes.hard_prompt import readable_tokens
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields
-from robust_prefix.word_scores import WordScores, besides
+from robust_prefix.word_scores import WordScores
 
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
@@ -33,15 +33,14 @@ class TriggersConfig:
     Attributes:
         length: the most words that are put to a text; how many is drawn anew a minibatch.
         variants: triggers tried for each class; each text is trained on with its worst.
-        scored: more of them, of words that say most against the class by the word scores beside
-            the model, which no gradient has to lead to; none where there are no scores.
+        borrowed: more of them, what a text of another class in the minibatch begins or ends with.
         temperature: how far the draw strays from the words ranked first; 0 never.
         place: of the text, where the words stand; for ``either`` it is drawn anew a minibatch.
     """
 
     length: int = Field(default=4, ge=1)
     variants: int = Field(default=3, ge=1)
-    scored: int = Field(default=0, ge=0)
+    borrowed: int = Field(default=0, ge=0)
     temperature: float = Field(default=0.3, ge=0)
     place: Literal["start", "end", "either"] = "start"
 
@@ -128,13 +127,16 @@ class TriggerAdversary(Adversary[TriggersConfig]):
         if self.config.place == "either":
             at_end = bool(rng.integers(2))
         gains = self._gains(minibatch, begun, at_end)
-        ranked = [gains] * self.config.variants
-        if minibatch.words:
-            ranked += [self._said_against(minibatch, begun)] * self.config.scored
-        pool = [
-            _put(minibatch, {label: self._drawn(each[label], rng) for label in begun}, at_end)
-            for each in ranked
+        found = [
+            {label: self._drawn(gains[label], rng) for label in begun}
+            for _ in range(self.config.variants)
         ]
+        if len(begun) > 1:
+            found += [
+                {label: _borrowed(minibatch, label, count, at_end, rng) for label in begun}
+                for _ in range(self.config.borrowed)
+            ]
+        pool = [_put(minibatch, triggers, at_end) for triggers in found]
         with torch.no_grad():
             losses = minibatch.losses(minibatch.embed([text for texts in pool for text in texts]))
         worst = losses.view(len(pool), -1).argmax(0).tolist()
@@ -167,24 +169,25 @@ class TriggerAdversary(Adversary[TriggersConfig]):
                 gains[label] += self._vocabulary.say(words) @ slope
         return gains
 
-    def _said_against(
-        self, minibatch: Minibatch, begun: Mapping[int, tuple[str, ...]]
-    ) -> dict[int, Tensor]:
-        """How far each word puts another class ahead, by the scores beside a text of the class, at
-        each place alike ``(places, words)``."""
-        found = {}
-        for words, label in zip(minibatch.words, minibatch.labels.tolist(), strict=True):
-            if label not in found:
-                said = self._vocabulary.say(words)
-                ahead = besides(said, label).max(-1).values - said[:, label]
-                found[label] = ahead.expand(len(begun[label]), -1)
-        return found
-
     def _drawn(self, gains: Tensor, rng: np.random.Generator) -> tuple[str, ...]:
         """A word for each place: the first by gain, the gains made noisy."""
         noise = torch.from_numpy(rng.gumbel(size=gains.shape)).float()
         noisy = gains + self.config.temperature * gains.std() * noise
         return tuple(self._vocabulary.words[word] for word in noisy.argmax(1).tolist())
+
+
+def _borrowed(
+    minibatch: Minibatch, label: int, count: int, at_end: bool, rng: np.random.Generator
+) -> tuple[str, ...]:
+    """What a text of another class ends or begins with: ``count`` words that read as one goes on,
+    which words chosen each for itself do not."""
+    others = [
+        fields[-1].split()
+        for fields, other in zip(minibatch.fields, minibatch.labels.tolist(), strict=True)
+        if other != label
+    ]
+    words = others[int(rng.integers(len(others)))]
+    return tuple(words[-count:] if at_end else words[:count])
 
 
 def _put(
