@@ -26,6 +26,8 @@ It differs from the paper and its code:
   against words there, is to be asked about its end.
 * With ``starts`` there are several searches, and what does most to all the training examples is
   kept: a model that was trained against triggers ends a single search early (docs/findings.md).
+* With ``borrowed`` one more search begins with what texts of other classes begin with (behind the
+  text: end with): phrases that go on as one, which a gradient does not come upon word by word.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
 from attacks.base import Recipe
 from attacks.gradients import GradientConfig
@@ -66,6 +68,7 @@ class UniversalTriggersConfig(GradientConfig):
     batch_size: PositiveInt = 16  # examples that a gradient is averaged over
     batches: PositiveInt = 8  # gradients a class and start
     starts: PositiveInt = 1  # searches a class, those after the first from words at random
+    borrowed: NonNegativeInt = 0  # phrases of other classes' texts tried; the best starts a search
     place: Literal["start", "end"] = "start"  # of the text, where the trigger stands
 
 
@@ -106,7 +109,8 @@ class UniversalTriggers(Recipe[UniversalTriggersConfig]):
             texts = self._sample(examples, label, len(victim.labels), rng)
             seen = gradient_victim(facing(victim, label))
             right = _right(seen, texts, label)
-            trigger = _Search(self, seen, label, right, rng).run() if right else ()
+            others = [example.fields for example in examples if example.label != label]
+            trigger = _Search(self, seen, label, right, others, rng).run() if right else ()
             triggers[name] = " ".join(trigger)
             after = [self.with_trigger(text, triggers[name]) for text in right]
             report[name] = {
@@ -196,6 +200,7 @@ class _Search:
         victim: what is asked.
         label: the class.
         texts: its examples that the victim gets right; at least one.
+        others: examples of the other classes, to borrow from.
         rng: the only source of chance.
     """
 
@@ -205,6 +210,7 @@ class _Search:
         victim: GradientVictim,
         label: int,
         texts: list[Fields],
+        others: list[Fields],
         rng: random.Random,
     ) -> None:
         self.attack = attack
@@ -212,27 +218,54 @@ class _Search:
         self.victim = victim
         self.label = label
         self.texts = texts
+        self.others = others
         self.rng = rng
         self.vocabulary = read_vocabulary(victim)
         self.left_out = {name.lower() for name in victim.labels}
 
     def run(self) -> Trigger:
         """The trigger with the highest loss of all texts, of those that the starts lead to."""
-        # a model of word pieces has words behind a space alone
-        bare, spaced = self.vocabulary.bare.texts, self.vocabulary.spaced.texts
-        pool = bare if bare and self.config.place == "start" else spaced
-        pool = tuple(word for word in pool if word.lower() not in self.left_out)
-        starts, batches, length = self.config.starts, self.config.batches, self.config.length
-        found = []
-        with progress(f"trigger for {self.victim.labels[self.label]}", starts * batches) as advance:
-            for start in range(starts):
-                words = tuple(self.rng.choices(pool, k=length)) if start else (_START,) * length
+        searches = self.config.starts + bool(self.config.borrowed)
+        batches, found = self.config.batches, []
+        with progress(
+            f"trigger for {self.victim.labels[self.label]}", searches * batches
+        ) as advance:
+            for start, words in enumerate(self._starts()):
                 for batch, trigger in enumerate(self._improved(words), 1):
                     advance(start * batches + batch, " ".join(trigger))
                 found.append(trigger)
         if len(found) == 1:
             return found[0]
         return found[int(self._losses(found, self.texts).argmax())]
+
+    def _starts(self) -> Iterator[Trigger]:
+        """What each search begins with."""
+        # a model of word pieces has words behind a space alone
+        bare, spaced = self.vocabulary.bare.texts, self.vocabulary.spaced.texts
+        pool = bare if bare and self.config.place == "start" else spaced
+        pool = tuple(word for word in pool if word.lower() not in self.left_out)
+        yield (_START,) * self.config.length
+        for _ in range(self.config.starts - 1):
+            yield tuple(self.rng.choices(pool, k=self.config.length))
+        yield from self._best_borrowed()
+
+    def _best_borrowed(self) -> list[Trigger]:
+        """The phrase of other classes' texts that does most, one or none."""
+        at_start, length = self.config.place == "start", self.config.length
+        phrases: dict[Trigger, None] = {}
+        for fields in self.rng.sample(self.others, len(self.others)):
+            if len(phrases) == self.config.borrowed:
+                break
+            for column in self.attack.open_columns:
+                words = tuple(fields[column].split())
+                phrase = words[:length] if at_start else words[-length:]
+                if len(phrase) == length and self.left_out.isdisjoint(map(str.lower, phrase)):
+                    phrases[phrase] = None
+        tried = list(phrases)[: self.config.borrowed]
+        if not tried:
+            return []
+        batch = self.rng.sample(self.texts, min(len(self.texts), 2 * self.config.batch_size))
+        return [tried[int(self._losses(tried, batch).argmax())]]
 
     def _improved(self, trigger: Trigger) -> Iterator[Trigger]:
         """The trigger after each batch."""

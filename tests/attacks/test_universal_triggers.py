@@ -148,6 +148,48 @@ def test_more_starts_find_what_the_first_gradient_hides(build: Build) -> None:
     assert after == {1: ("the the", 4), 4: ("zqx zqx", 0)}
 
 
+@pytest.mark.parametrize(
+    ("place", "expected"), [("start", "film journey"), ("end", "journey film")]
+)
+def test_a_search_begins_with_a_phrase_of_another_class(
+    build: Build, place: str, expected: str
+) -> None:
+    """Only "film journey" hurts, at its place, and no word of it alone: no gradient leads there."""
+
+    class Phrase(OpenBag):
+        def logits(self, texts: Any) -> np.ndarray:
+            found = [
+                text.startswith(expected) if place == "start" else text.endswith(expected)
+                for (text,) in texts
+            ]
+            return np.array([[0.0, -4.0 if hurts else 2.0] for hurts in found], dtype=np.float32)
+
+    other = "film journey bad trip" if place == "start" else "bad trip journey film"
+    train = [*examples("good trip", "nice movie"), *examples("bad film", other, "a", label=0)]
+    found = {}
+    for borrowed in (0, 9):
+        attack = build(
+            "universal-triggers(length=2, num_candidates=1, batches=1, "
+            f"borrowed={borrowed}, place={place})"
+        )
+        assert isinstance(attack, UniversalTriggers)
+        state = json.loads(attack.fit(Phrase(), train, seed=0))
+        found[borrowed] = state["triggers"]["positive"] == expected
+    assert found == {0: False, 9: True}
+
+
+def test_no_phrase_is_borrowed_where_none_is_long_enough_or_all_name_labels(
+    build: Build,
+) -> None:
+    attack = build(SMALL.replace(")", ", borrowed=9)"))
+    alone = build(SMALL)
+    assert isinstance(attack, UniversalTriggers)
+    assert isinstance(alone, UniversalTriggers)
+    train = [*examples("good movie"), *examples("bad", "negative film", label=0)]
+    states = [json.loads(each.fit(OpenBag(), train, seed=0)) for each in (attack, alone)]
+    assert states[0]["triggers"]["positive"] == states[1]["triggers"]["positive"]
+
+
 def test_starts_are_no_labels_names_and_need_no_bare_words(build: Build) -> None:
     class Pieces(OpenBag):
         """No word is one token without a space, as where words are divided into pieces."""
