@@ -90,7 +90,8 @@ def test_words_of_the_real_vocabulary_come_back(classifier: PrefixClassifier) ->
     assert not {"<|im_end|>", "", " "} & {*vocabulary.spaced.texts, *vocabulary.bare.texts}
 
 
-def test_a_trigger_is_found_and_hurts(classifier: PrefixClassifier) -> None:
+@pytest.mark.parametrize("how", ["", ", place=end, borrowed=2"])
+def test_a_trigger_is_found_and_hurts(classifier: PrefixClassifier, how: str) -> None:
     rows = load_file(classifier.task, ZOO / "demo_reviews.csv").select(range(6))
     texts = rows_as_fields(classifier.task, rows)
     examples = [
@@ -98,7 +99,8 @@ def test_a_trigger_is_found_and_hurts(classifier: PrefixClassifier) -> None:
         for place, (text, label) in enumerate(zip(texts, rows["label"], strict=True))
     ]
     attack = build_attack(
-        "universal-triggers(length=1, num_candidates=3, batches=1, batch_size=2, fit_examples=4)",
+        "universal-triggers(length=1, num_candidates=3, batches=1, batch_size=2, fit_examples=4"
+        f"{how})",
         classifier.task.columns,
     )
     assert isinstance(attack, UniversalTriggers)
