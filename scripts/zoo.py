@@ -130,6 +130,7 @@ def card(run: Run) -> str:
         f"- {run.prefix.method}: {settings['prefix']}",
         f"- training{' of the first' if 'averaged' in settings else ''}: {settings['training']}, "
         f"{settings['dtype']}",
+        *([f"- before: {settings['note']}"] if "note" in settings else []),
         f"- parameters: {run.measurements['parameters']['trainable']:,} "
         f"({run.measurements['parameters']['percent']:.3f}% of the frozen model's)",
         *_fitted(run),
