@@ -51,6 +51,13 @@ DataDirOption = Annotated[
 DefenseOption = Annotated[
     str, typer.Option(help="Name and settings: robust-prefix(steps=5); default is the run's own.")
 ]
+MovingAverageOption = Annotated[
+    float,
+    typer.Option(
+        help="Keep a moving average of the weights; the share that stays in a step, such as 0.998. "
+        "0: none."
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the summary as one JSON line on stdout, last.")
 ]

@@ -15,6 +15,7 @@ from robust_prefix.cli.common import (
     Dtype,
     DtypeOption,
     JsonOption,
+    MovingAverageOption,
     SeedOption,
     command,
 )
@@ -56,13 +57,7 @@ def train_generation(
         float | None, typer.Option(help="Of AdamW; 0.005 where not given.")
     ] = TRAINING.learning_rate,
     batch_size: Annotated[int, typer.Option(help="Examples a step.")] = TRAINING.batch_size,
-    moving_average: Annotated[
-        float,
-        typer.Option(
-            help="Keep a moving average of the weights; the share that stays in a step, such as "
-            "0.998. 0: none."
-        ),
-    ] = TRAINING.moving_average,
+    moving_average: MovingAverageOption = TRAINING.moving_average,
     patience: Annotated[
         int, typer.Option(help="Evaluations without progress before it stops; 0: never.")
     ] = TRAINING.patience,
