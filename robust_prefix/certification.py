@@ -20,8 +20,10 @@ from torch import Tensor
 from robust_prefix.certificates import lower_bound, smoothed_radius, vote_radius
 from robust_prefix.defenses import (
     Defense,
+    Ensemble,
     Gate,
     MaskedVote,
+    RobustPrefix,
     TextDefense,
     WordScoresDefense,
     layers,
@@ -170,9 +172,8 @@ def _certifiable(
                 f"{layer.name!r}, behind which one changed word may be several; certify "
                 f"{vote.spec!r} without it"
             )
-    # At a gate's threshold rounding decides who answers, and no margin of the answer shows it.
-    gated = any(isinstance(layer, Gate) for layer in layers(vote.inner))
-    if vote.inner.batch_dependent or vote.inner.randomized or gated:
+    unstable = any(_decides_by_rounding(layer) for layer in layers(vote.inner))
+    if vote.inner.batch_dependent or vote.inner.randomized or unstable:
         raise ConfigError(
             f"expected a defence inside {vote.name} that answers a copy the same way each time, "
             f"got {vote.inner.spec!r}; choose another setting of it"
@@ -183,6 +184,16 @@ def _certifiable(
             "word changes every mask; certify with method smoothed, or draw=length"
         )
     return outer, vote
+
+
+def _decides_by_rounding(layer: Defense[Any]) -> bool:
+    """Whether rounding may turn an answer whose margin is large: at a gate's threshold it decides
+    who answers, at a tolerance when tuning ends, and in a vote what a member near a tie says."""
+    return (
+        isinstance(layer, Gate)
+        or (isinstance(layer, Ensemble | MaskedVote) and layer.config.combine == "vote")
+        or (isinstance(layer, RobustPrefix) and layer.config.tolerance > 0)
+    )
 
 
 def _read(outer: Sequence[TextDefense[Any]], fields: Fields) -> Fields:

@@ -19,6 +19,7 @@ from robust_prefix.backbones import Backbone, load_backbone
 from robust_prefix.certification import Certificate, CertifyConfig, certify
 from robust_prefix.defenses import Defense, Fitted, NoDefense, build_defense, layers
 from robust_prefix.detection import Decisions
+from robust_prefix.errors import ConfigError
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Prefix, PrefixModel
 from robust_prefix.prefixes.scoring import Beginnings
@@ -278,9 +279,28 @@ class PrefixClassifier:
 
 
 def _completed(fitted: Fitted, defense: Defense[Any]) -> Fitted:
-    """``fitted`` with what the defence's parts were built from where it lacks that."""
+    """``fitted`` with what the defence's parts were built from in place of its own: what is saved
+    answers as this classifier does.
+
+    Raises:
+        ConfigError: two parts were built from different ones.
+    """
+    found: dict[str, Any] = {}
     for part in layers(defense):
         for name, value in vars(part.built_from).items():
-            if not getattr(fitted, name) and value:
-                fitted = dataclasses.replace(fitted, **{name: value})
-    return fitted
+            if not value:
+                continue
+            if name in found and _fingerprint(found[name]) != _fingerprint(value):
+                raise ConfigError(
+                    f"expected one set of {name} for all parts of {defense.spec!r}, got two "
+                    "different ones; build the parts from the same"
+                )
+            found[name] = value
+    return dataclasses.replace(fitted, **found)
+
+
+def _fingerprint(fitted: Any) -> Any:
+    """What tells one fitted part from another; detectors have none but themselves."""
+    if isinstance(fitted, tuple):
+        return tuple(_fingerprint(each) for each in fitted)
+    return getattr(fitted, "fingerprint", id(fitted))

@@ -311,10 +311,10 @@ class WordScoresConfig:
         batch_size: texts a pass of the classifier.
     """
 
-    limit: float = Field(default=1.0, gt=0)
+    limit: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     robust_weight: float = Field(default=0.5, ge=0, le=1)
     pessimism: float = Field(default=0.5, ge=-1, le=1)
-    largest: float = Field(default=0.5, gt=0)
+    largest: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     block: int = Field(default=4, ge=0)
     block_limit: float = Field(default=0.5, gt=0)
     weight_decay: float = Field(default=3e-4, ge=0)

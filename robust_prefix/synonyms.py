@@ -91,10 +91,9 @@ class SynonymClusters:
             ArtifactError: the file is missing, damaged or something else.
         """
         values = read_json(path)
-        words = values.get("words")
-        if (values.get("kind"), values.get("version")) != ("synonyms", _FORMAT) or not (
-            isinstance(words, dict) and all(isinstance(word, str) for word in words.values())
-        ):
+        known = isinstance(values, dict) and (values.get("kind"), values.get("version"))
+        words = values.get("words") if known == ("synonyms", _FORMAT) else None
+        if not isinstance(words, dict) or not all(isinstance(each, str) for each in words.values()):
             raise ArtifactError(
                 f"expected synonym clusters of version {_FORMAT} in {path}, got something else; "
                 "run robust-prefix fit-synonyms again"

@@ -164,7 +164,9 @@ def run_trainer(
     done = int(resume_from.rpartition("-")[2]) if resume_from else 0
     if (state := _at_its_end(resume_from, total, config.patience)) is not None:
         best = state["best_model_checkpoint"] if keep_best else None
-        trainer._load_from_checkpoint(best or resume_from)
+        # by its name, for the folder may have moved since
+        kept = folder / Path(best).name if best else resume_from
+        trainer._load_from_checkpoint(str(kept))
         return _history(state["log_history"])
     with progress("training", total, done) as advance:
         trainer.add_callback(_callback(objective, sampler, steps_per_epoch, advance))

@@ -6,6 +6,8 @@ A method whose result is words is searched by :mod:`robust_prefix.search` instea
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,13 +26,14 @@ from robust_prefix.objectives import (
     Rewriter,
     TextReader,
     build_adversary,
+    needs_substitutes,
 )
 from robust_prefix.prefixes import Prefix, method_of
 from robust_prefix.prefixes.hard_prompt import HardPrompt
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.searched import Searched
 from robust_prefix.search import check_searchable, search_words
-from robust_prefix.synonyms import Substitutes
+from robust_prefix.synonyms import Substitutes, word_counts
 from robust_prefix.tasks import Task
 from robust_prefix.trainer import (
     checkpoint_folder,
@@ -142,6 +145,8 @@ def train_prefix(
         # of the folds their number: the same scores and data give the same again; the limit
         # decides which state is the best on dev
         settings["word_scores"] = [words.whole.fingerprint, len(words.folds), words.limit]
+    if substitutes is not None and needs_substitutes(training.adversary):
+        settings["substitutes"] = _fingerprint_lists(train_rows, task, substitutes)
     folder = Path(out) if out is not None else None
     if folder is not None and (before := finished(folder, settings, backbone)) is not None:
         return before
@@ -199,6 +204,14 @@ def _read(task: Task, rows: Dataset, reader: TextReader) -> Dataset:
         return {**row, **dict(zip(task.columns, read, strict=True))}
 
     return type(rows).from_list([rewrite(row) for row in rows], features=rows.features)
+
+
+def _fingerprint_lists(rows: Dataset, task: Task, substitutes: Substitutes) -> str:
+    """A hash of what may stand for each word of the training texts."""
+    digest = hashlib.sha256()
+    for word in sorted(word_counts(rows_as_fields(task, rows))):
+        digest.update(json.dumps([word, *substitutes(word)]).encode())
+    return digest.hexdigest()[:16]
 
 
 def _read_substitutes(substitutes: Substitutes, reader: TextReader) -> Substitutes:

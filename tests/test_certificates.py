@@ -26,7 +26,15 @@ from robust_prefix.certificates import (
     vote_radius,
 )
 from robust_prefix.certification import CertifyConfig, certify, vote_certificate
-from robust_prefix.defenses import Defense, Gate, MaskedVote, Normalize, RobustPrefix, Synonyms
+from robust_prefix.defenses import (
+    Defense,
+    Ensemble,
+    Gate,
+    MaskedVote,
+    Normalize,
+    RobustPrefix,
+    Synonyms,
+)
 from robust_prefix.defenses.base import NoSettings
 from robust_prefix.errors import ConfigError
 from robust_prefix.masks import every_mask, random_masks
@@ -264,6 +272,10 @@ def test_of_three_classes_the_nearest_decides() -> None:
     assert vote_radius(ballots, masks, 1) == 0
 
 
+def _member() -> Any:
+    return SimpleNamespace(fingerprint="abc")
+
+
 @pytest.mark.parametrize(
     ("defense", "config", "message"),
     [
@@ -294,6 +306,18 @@ def test_of_three_classes_the_nearest_decides() -> None:
             {},
             "answers a copy the same way each time",
             id="gate inside",
+        ),
+        pytest.param(
+            lambda spaces: MaskedVote(Ensemble([_member()], combine="vote")),
+            {},
+            "answers a copy the same way each time",
+            id="vote of members inside",
+        ),
+        pytest.param(
+            lambda spaces: MaskedVote(RobustPrefix(spaces, tolerance=0.1)),
+            {},
+            "answers a copy the same way each time",
+            id="tuning that ends early",
         ),
         pytest.param(
             lambda spaces: Gate(None, MaskedVote(), threshold=1.0),

@@ -21,6 +21,7 @@ from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import SubspaceConfig
 from robust_prefix.defenses import (
     Fitted,
+    Gate,
     Normalize,
     RobustPrefix,
     Synonyms,
@@ -356,13 +357,45 @@ def test_all_that_a_defence_was_built_from_is_saved_with_it(
     torch.testing.assert_close(again.logits(many), classifier.logits(many))
 
 
-def test_what_is_given_beside_a_defence_is_kept(
-    backbone: CausalBackbone, task: Task, prefix: Prefix
+def test_what_a_defence_was_built_from_is_saved_and_not_what_the_run_had(
+    tmp_path: Path,
+    backbone: CausalBackbone,
+    model_dir: Path,
+    task: Task,
+    prefix: Prefix,
+    spaces: Subspaces,
 ) -> None:
-    given = Fitted(synonyms=SynonymClusters({"fine": "good"}))
-    other = Synonyms(SynonymClusters({"flat": "dull"}))
-    found = PrefixClassifier(backbone, task, prefix, other, given).fitted
-    assert found.synonyms == given.synonyms
+    named = dataclasses.replace(prefix, base_model=str(model_dir))
+    had = Fitted(synonyms=SynonymClusters({"fine": "good"}), subspaces=spaces)
+    classifier = PrefixClassifier(backbone, task, named, fitted=had)
+    moved = _moved(spaces)
+    assert moved.fingerprint != spaces.fingerprint
+    other = Synonyms(SynonymClusters({"flat": "dull"}), RobustPrefix(moved, steps=1))
+    defended = classifier.with_defense(other)
+    assert defended.fitted.synonyms == other.clusters
+    defended.save_pretrained(tmp_path)
+    again = PrefixClassifier.from_pretrained(tmp_path, dtype="float32")
+    assert again.subspaces is not None
+    assert again.subspaces.fingerprint == moved.fingerprint
+    many = ["the film is fine", "a flat plot"]
+    torch.testing.assert_close(again.logits(many), defended.logits(many))
+    assert classifier.fitted.synonyms is had.synonyms
+
+
+def _moved(spaces: Subspaces) -> Subspaces:
+    layers = {
+        number: dataclasses.replace(layer, mean=layer.mean + 1)
+        for number, layer in spaces.layers.items()
+    }
+    return dataclasses.replace(spaces, layers=layers)
+
+
+def test_parts_built_from_different_tables_are_refused(
+    classifier: PrefixClassifier, spaces: Subspaces
+) -> None:
+    moved = _moved(spaces)
+    with pytest.raises(ConfigError, match="expected one set of subspaces for all parts"):
+        classifier.with_defense(Gate(spaces, RobustPrefix(moved)))
 
 
 def test_another_defence_shares_the_model(classifier: PrefixClassifier, spaces: Subspaces) -> None:

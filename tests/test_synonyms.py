@@ -156,9 +156,10 @@ def test_clusters_are_saved_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "synonyms.json"
     CLUSTERS.save(path)
     assert SynonymClusters.load(path) == CLUSTERS
-    path.write_text(json.dumps({"kind": "prefix", "words": {}}))
-    with pytest.raises(ArtifactError, match="expected synonym clusters of version 1"):
-        SynonymClusters.load(path)
+    for other in ({"kind": "prefix", "words": {}}, [], ["words"], 5):
+        path.write_text(json.dumps(other))
+        with pytest.raises(ArtifactError, match="expected synonym clusters of version 1"):
+            SynonymClusters.load(path)
 
 
 def test_a_prefix_is_trained_on_what_is_read(

@@ -310,6 +310,39 @@ def test_killed_behind_its_last_checkpoint_a_training_is_over(
     ).read_bytes()
 
 
+def test_a_training_that_is_over_may_have_moved(
+    backbone: CausalBackbone, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainingConfig(epochs=1, batch_size=8)
+    whole = train_prefix(backbone, task, training=config)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "keep", _die)
+        with pytest.raises(_Killed):
+            train_prefix(backbone, task, training=config, out=tmp_path / "killed")
+    (tmp_path / "killed").rename(tmp_path / "moved")
+    resumed = train_prefix(backbone, task, training=config, out=tmp_path / "moved")
+    assert torch.equal(whole.tensor, resumed.tensor)
+
+
+def test_other_word_lists_are_another_training(
+    backbone: CausalBackbone, task: Task, tmp_path: Path
+) -> None:
+    config = TrainingConfig(epochs=0.5, batch_size=16, adversary="substitution(variants=2)")
+
+    def trained(word: str, config: TrainingConfig = config) -> Prefix:
+        out = tmp_path / config.adversary
+        return train_prefix(backbone, task, training=config, out=out, substitutes=lambda _: [word])
+
+    first = trained("dull")
+    assert trained("dull").fingerprint == first.fingerprint
+    assert trained("warm").fingerprint != first.fingerprint
+    unread = dataclasses.replace(config, adversary="none")
+    trained("dull", unread)
+    made = (tmp_path / "none" / "prefix.safetensors").stat().st_mtime_ns
+    trained("warm", unread)
+    assert (tmp_path / "none" / "prefix.safetensors").stat().st_mtime_ns == made
+
+
 def _die(*_: Any) -> None:
     raise _Killed
 

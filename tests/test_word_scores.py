@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,11 +31,12 @@ from robust_prefix.defenses import (
     layers,
 )
 from robust_prefix.defenses.base import NoSettings
-from robust_prefix.errors import ArtifactError, ConfigError, InputError
+from robust_prefix.errors import ArtifactError, ConfigError, InputError, RobustPrefixError
 from robust_prefix.evaluation.bench import Bench, matching_controls
 from robust_prefix.evaluation.protocols import ThreatModel
 from robust_prefix.fitting import fit_word_scores
 from robust_prefix.prefixes import Inputs, Prefix, PrefixModel
+from robust_prefix.specs import build_config
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Fields, Task
@@ -531,3 +533,19 @@ def test_the_classifier_is_asked_behind_what_rewrites_texts_for_it(
     model = PrefixModel(backbone, task, prefix)
     right = defense.logits(model, texts).argmax(1) == torch.tensor(list(rows["label"]))
     assert float(right.float().mean()) == pytest.approx(found.config["dev_clean"])
+
+
+@pytest.mark.parametrize("setting", ["limit", "largest"])
+def test_a_bound_that_bounds_nothing_is_refused(setting: str) -> None:
+    """Infinity times nothing is no number, and a fit of such scores says nothing of it."""
+    with pytest.raises(ConfigError, match=setting):
+        build_config(WordScoresConfig, {setting: math.inf}, "fit-word-scores")
+
+
+def test_scores_that_are_no_numbers_are_never_an_answer(model: PrefixModel) -> None:
+    broken = torch.full((1, 2), torch.nan)
+    scores = WordScores(("good",), broken, torch.zeros(2), model.prefix.fingerprint, {"limit": 1.0})
+    defense = WordScoresDefense(scores)
+    for ask in (defense.logits, defense.decide):
+        with pytest.raises(RobustPrefixError, match=r"finite scores .* fit what it reads again"):
+            ask(model, [("a good film",)])

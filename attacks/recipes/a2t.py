@@ -43,7 +43,7 @@ class A2TConfig(GradientConfig):
     candidates: Literal["neighbors", "masked-lm"] = "neighbors"
     max_candidates: PositiveInt = 20  # of a word; of neighbours 8 are listed
     max_changed: Annotated[float, Field(gt=0, le=1)] = 0.1  # share of the words, 4 words at least
-    min_similarity: Annotated[float, Field(ge=0)] = 0.9  # cosine with the original
+    min_similarity: Annotated[float, Field(ge=0, le=1)] = 0.9  # cosine with the original
     ranking: Literal["gradient", "delete"] = "gradient"
 
 

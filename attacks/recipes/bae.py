@@ -39,7 +39,7 @@ class BAEConfig(RecipeConfig):
     """Settings of BAE."""
 
     max_candidates: PositiveInt = 50  # words that the model puts in a place
-    min_similarity: Annotated[float, Field(ge=0)] = round(1 - 0.2 / pi, 9)  # cosine
+    min_similarity: Annotated[float, Field(ge=0, le=1)] = round(1 - 0.2 / pi, 9)  # cosine
 
 
 class BAE(TextAttackRecipe[BAEConfig]):

@@ -40,7 +40,7 @@ class BERTAttackConfig(RecipeConfig):
 
     max_candidates: PositiveInt = 48  # words that the model predicts for a word
     max_changed: Annotated[float, Field(gt=0, le=1)] = 0.4  # share of the words
-    min_similarity: Annotated[float, Field(ge=0)] = 0.2  # cosine with the original
+    min_similarity: Annotated[float, Field(ge=0, le=1)] = 0.2  # cosine with the original
 
 
 class BERTAttack(TextAttackRecipe[BERTAttackConfig]):

@@ -43,7 +43,7 @@ class CLAREConfig(RecipeConfig):
     """Settings of CLARE."""
 
     max_candidates: PositiveInt = 50  # words that the model puts in a place, each of three ways
-    min_similarity: Annotated[float, Field(ge=0)] = 0.7  # cosine
+    min_similarity: Annotated[float, Field(ge=0, le=1)] = 0.7  # cosine
 
 
 class CLARE(TextAttackRecipe[CLAREConfig]):

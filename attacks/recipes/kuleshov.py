@@ -40,7 +40,7 @@ class KuleshovConfig(RecipeConfig):
 
     max_candidates: Annotated[int, Field(ge=1, le=8)] = 8  # neighbours of a word; 8 are listed
     max_changed: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of the words
-    min_similarity: Annotated[float, Field(ge=0)] = 0.8  # cosine with the original
+    min_similarity: Annotated[float, Field(ge=0, le=1)] = 0.8  # cosine with the original
     max_drop: NonNegativeFloat = 2.0  # of the window's log-likelihood, in nats
     window: PositiveInt = 6  # words on each side that the language model sees; our own
 

@@ -39,7 +39,7 @@ class TextBuggerConfig(RecipeConfig):
     """Settings of TextBugger."""
 
     max_candidates: Annotated[int, Field(ge=1, le=8)] = 5  # near words; 8 are listed
-    min_similarity: Annotated[float, Field(ge=0)] = 0.8  # cosine with the original
+    min_similarity: Annotated[float, Field(ge=0, le=1)] = 0.8  # cosine with the original
 
 
 class TextBugger(TextAttackRecipe[TextBuggerConfig]):

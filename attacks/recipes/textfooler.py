@@ -40,7 +40,7 @@ class TextFoolerConfig(RecipeConfig):
     """Settings of TextFooler."""
 
     max_candidates: Annotated[int, Field(ge=1, le=8)] = 8  # neighbours of a word; 8 are listed
-    min_similarity: Annotated[float, Field(ge=0)] = round(1 - 0.5 / pi, 9)  # angular, 0 to 1
+    min_similarity: Annotated[float, Field(ge=0, le=1)] = round(1 - 0.5 / pi, 9)  # angular, 0 to 1
 
 
 class TextFooler(TextAttackRecipe[TextFoolerConfig]):

@@ -305,6 +305,8 @@ class _Search:
                 for column in self.attack.open_columns:
                     end_here = self.attack.begins(fields[column]) + end
                     rows = tokens_at(found, (column, end_here - len(word), end_here))
+                    if not len(rows):  # cut off behind the most tokens that are read
+                        continue
                     slopes[number] += found.gradient[rows].sum(axis=0)
                     begun[number] = self.victim.decode([found.tokens[row] for row in rows[:1]])
         return [

@@ -85,8 +85,8 @@ def attack(
     recorded = isinstance(built, RecordedAttack)
     protocol = protocol or ("replay" if recorded else "worst")
     if out is None:
-        what = built.spec if recorded else built.name
-        name = f"{task.name}-{what}-{tested.spec}-{protocol}-{num_examples}-seed{seed}"
+        which = classifier.model.prefix.fingerprint[:8]
+        name = f"{task.name}-{which}-{attack}-{tested.spec}-{protocol}-{num_examples}-seed{seed}"
         name += "-leave-one-out" if leave_one_out else ""
         out = results_folder(name)
     left = without_each(tested.spec, classifier.build_defense) if leave_one_out else []

@@ -116,7 +116,7 @@ def certify_run(
         )
     if out is None:
         name = f"{task.name}-certify-{method}-{tested.spec}-{split}-{num_examples}-seed{seed}"
-        out = results_folder(name)
+        out = results_folder("-against-".join([name, *(folder.name for folder in attacks or ())]))
     about = {
         "task": task.name,
         "task_fingerprint": model.task.fingerprint,

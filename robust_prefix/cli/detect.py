@@ -82,7 +82,7 @@ def detect(
     )
     if out is None:
         name = f"{loaded.task.name}-detect-{len(examples)}-seed{seed}"
-        out = results_folder(name)
+        out = results_folder("-against-".join([name, *(folder.name for folder in attacks or ())]))
     about = {
         "task": loaded.task.name,
         "task_fingerprint": loaded.task.fingerprint,

@@ -55,7 +55,8 @@ def fit(
 ) -> None:
     """Fit detectors on a run's clean training texts, for the defence detect."""
     from robust_prefix.backbones import load_backbone
-    from robust_prefix.cli.lexical import substitutes_from
+    from robust_prefix.cli.lexical import renewed, substitutes_from
+    from robust_prefix.defenses import Detect
     from robust_prefix.detection.fitting import fit_detectors
     from robust_prefix.runs import Run
     from robust_prefix.specs import build_config
@@ -77,7 +78,7 @@ def fit(
         config=config,
     )
     found = dataclasses.replace(found, config={**found.config, "sources": names})
-    Run.change(run, detectors=found)
+    Run.change(run, lambda now: renewed(now, Detect.name), detectors=found)
     Console(stderr=True).print(
         f"{run}: {', '.join(found.scores)} of {found.config['correct']} correct of "
         f"{found.config['examples']} examples, thresholds from {found.config['dev']} dev texts"

@@ -46,7 +46,7 @@ def substitutes_from(
     return synonyms(data_dir, sources or SOURCES)
 
 
-_FITTED = ("table", "limit", "vocabulary")
+_FITTED = ("table", "limit", "vocabulary", "threshold")
 """Settings that say what was fitted."""
 
 

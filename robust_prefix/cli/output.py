@@ -33,8 +33,9 @@ def results_folder(name: str) -> Path:
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON on stdout, at once."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    """One line of JSON on stdout, at once; where stdout takes no UTF-8, in ASCII alone."""
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    sys.stdout.write(json.dumps(value, ensure_ascii=plain) + "\n")
     sys.stdout.flush()
 
 

@@ -131,7 +131,7 @@ class Defense(ABC, Generic[Config]):
             RobustPrefixError: the defence returned another shape, or numbers that are not finite.
         """
         with self._counted(model):
-            return self._scores(model, texts, batch_size)
+            return self._checked(self._scores(model, texts, batch_size), len(texts), model)
 
     @final
     def decide(
@@ -147,7 +147,9 @@ class Defense(ABC, Generic[Config]):
             RobustPrefixError: see :meth:`logits`.
         """
         with self._counted(model):
-            return self._decisions(model, texts, batch_size)
+            found = self._decisions(model, texts, batch_size)
+        self._checked(found.logits, len(texts), model)
+        return found
 
     @final
     def gradients(
@@ -198,8 +200,7 @@ class Defense(ABC, Generic[Config]):
         encoded = model.prompter.encode(texts)
         for indices in self.batches(encoded, batch_size):
             with torch.no_grad():
-                batch = self.run(model, model.pad(encoded.select(indices))).float().cpu()
-            scores[indices] = self._checked(batch, len(indices), model)
+                scores[indices] = self.run(model, model.pad(encoded.select(indices))).float().cpu()
         return scores
 
     def _decisions(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Decisions:
@@ -210,9 +211,10 @@ class Defense(ABC, Generic[Config]):
         """``scores``, where they are what a defence may return."""
         expected = (texts, len(model.task.labels))
         if scores.shape != expected or not torch.isfinite(scores).all():
+            remedy = "lower its step size" if self.dynamic else "fit what it reads again"
             raise RobustPrefixError(
                 f"expected finite scores {expected} from the defence {self.name!r}, got shape "
-                f"{tuple(scores.shape)} or NaN; lower its step size"
+                f"{tuple(scores.shape)} or NaN; {remedy}"
             )
         return scores
 
@@ -281,5 +283,4 @@ class NoDefense(Defense[NoSettings]):
         return model.logits(inputs)
 
     def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
-        scores = plain_scores(model, model.prompter.encode(texts), batch_size)
-        return self._checked(scores, len(texts), model)
+        return plain_scores(model, model.prompter.encode(texts), batch_size)

@@ -117,7 +117,7 @@ class Detect(WrappingDefense[DetectConfig]):
         seen = see(model, texts, self.calibrated.score.layers, batch_size)
         plain = isinstance(self.inner, NoDefense)
         logits = seen.logits if plain else self.inner.logits(model, texts, batch_size)
-        return Decisions(self._checked(logits, len(texts), model), self.excess(seen).cpu())
+        return Decisions(logits, self.excess(seen).cpu())
 
     def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
         return self.inner.logits(model, texts, batch_size)

@@ -26,7 +26,7 @@ from robust_prefix.defenses.text import TextDefense
 from robust_prefix.defenses.wrapping import WrappingDefense
 from robust_prefix.errors import ArtifactError
 from robust_prefix.gradients import Through, TokenGradients
-from robust_prefix.prefixes import Inputs, PrefixModel
+from robust_prefix.prefixes import PrefixModel
 from robust_prefix.prefixes.hard_prompt import readable_tokens
 from robust_prefix.synonyms import Substitutes
 from robust_prefix.tasks import Fields
@@ -127,9 +127,6 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         left = besides(torch.cat([ahead[None], ahead - taken]), label)
         sure = (left > self.limit + ROUNDING).all(1).tolist()
         return max((number for number, held in enumerate(sure) if held), default=None)
-
-    def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
-        return self._combined(model, inputs.texts, self.inner.run(model, inputs).float())
 
     def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
         return self._combined(model, texts, self.inner.logits(model, texts, batch_size))

@@ -54,8 +54,9 @@ class WrappingDefense(Defense[Config]):
         """The texts that the wrapped defence is asked about for one text."""
 
     def run(self, model: PrefixModel, inputs: Inputs) -> Tensor:
-        """Scores of texts such as ``passed_on`` gives."""
-        return self.inner.run(model, inputs)
+        """Never: subclasses give ``_scores`` and ``_slopes``, which ask the wrapped defence about
+        texts, not about embeddings."""
+        raise NotImplementedError(f"{self.name} answers texts; ask logits or gradients")
 
 
 def layers(defense: Defense[Any]) -> Iterator[Defense[Any]]:

@@ -66,6 +66,11 @@ def fit_detectors(
     texts, labels = everything[: len(rows)], np.asarray(rows["label"])
     states, answers = _states(model, texts, layer, config.batch_size)
     right = (answers == labels) & np.isin(labels, _enough(labels[answers == labels], len(texts)))
+    if len(states) and not np.ptp(states[right], axis=0).any():
+        raise ConfigError(
+            f"expected a layer whose states tell texts apart, got layer {layer}, where all of them "
+            "have the same state at the answer position; take a later one"
+        )
     scores: list[Score] = [Margin()]
     if subspaces is not None:
         scores.append(Residual(subspaces.layers))

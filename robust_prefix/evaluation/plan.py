@@ -99,7 +99,7 @@ class Plan:
 
         Raises:
             ConfigError: an attack or a defence is unknown, has a setting that it has not, or
-                stands there twice.
+                stands there twice in other words; the very same words count once.
             ArtifactError: a run is missing or damaged, or lacks what a defence needs.
         """
         attacks = {attack: check_attack(attack) for attack in self.attacks}

@@ -175,8 +175,10 @@ def _judged(
         return []
     texts = [fields for fields, _ in examples]
     labels = np.array([label for _, label in examples])
-    found = np.stack([judge.predict_proba(texts, config.batch_size) for judge in judges])
-    agree = (found.argmax(-1) == labels).all(0)
+    decided = [judge.decide(texts, config.batch_size) for judge in judges]
+    found = np.stack([each.logits.softmax(-1).numpy() for each in decided])
+    answered = ~np.stack([each.abstained.numpy() for each in decided]).any(0)
+    agree = answered & (found.argmax(-1) == labels).all(0)
     sure = found[:, np.arange(len(labels)), labels].mean(0) >= config.min_probability
     return [each for each, keep in zip(examples, agree & sure, strict=True) if keep]
 

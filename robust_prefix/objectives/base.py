@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,12 +116,6 @@ class Adversary(ABC, Generic[Config]):
     ) -> Self:
         """Build from settings given as text."""
         return cls(**settings)
-
-    @property
-    def spec(self) -> str:
-        """Name and all settings, as :func:`robust_prefix.objectives.build_adversary` reads them."""
-        settings = dataclasses.asdict(self.config)  # type: ignore[call-overload]
-        return f"{self.name}({', '.join(f'{key}={value}' for key, value in settings.items())})"
 
     @abstractmethod
     def perturb(self, minibatch: Minibatch, seed: int) -> list[Prompts]:

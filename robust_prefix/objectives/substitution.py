@@ -27,6 +27,8 @@ from robust_prefix.synonyms import WORD, Substitutes
 from robust_prefix.tasks import Fields
 from robust_prefix.word_scores import WordScores
 
+_WORDS_KEPT = 20_000  # whose vectors are remembered: typos are new ones at every word
+
 
 @checked_dataclass(frozen=True, config={"extra": "forbid"})
 class SubstitutionConfig:
@@ -242,8 +244,8 @@ def _add_scores(gains: list[np.ndarray], draft: _Draft, words: WordScores, slope
 
 
 class _WordVectors:
-    """The mean input embedding of the tokens that a word is read as, inside a sentence; looked up
-    once a word."""
+    """The mean input embedding of the tokens that a word is read as, inside a sentence; the
+    latest are remembered."""
 
     def __init__(self, prompter: Prompter) -> None:
         self.prompter = prompter
@@ -251,6 +253,8 @@ class _WordVectors:
 
     def of(self, words: Sequence[str]) -> Tensor:
         """float32 ``(len(words), hidden)``."""
+        if len(self._known) > _WORDS_KEPT:
+            self._known.clear()
         new = list(dict.fromkeys(word for word in words if word not in self._known))
         if new:
             matrix = self.prompter.backbone.model.get_input_embeddings().weight

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from attacks import build_attack
+from attacks import build_attack, canonical_spec
 from attacks.base import Recipe
 from attacks.resources import find_resource, is_available
 from attacks.resources.sentence_encoder import SentenceEncoder, load_encoder
+from robust_prefix.errors import ConfigError
 
 Build = Callable[..., Recipe]
 WINDOW = 15  # words from which on TextFooler compares meanings
@@ -43,15 +45,29 @@ def swaps(victim: Any, text: str) -> list[str]:
 @pytest.mark.usefixtures("encoder")
 @pytest.mark.parametrize("name", ["textbugger", "textfooler"])
 def test_an_encoder_that_nothing_satisfies_forbids_everything(
-    name: str, build: Build, bag_of_words: Any
+    name: str, build: Build, bag_of_words: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def strangers(encoder: SentenceEncoder, texts: Sequence[str]) -> torch.Tensor:
+        """Every text a direction of its own."""
+        return torch.eye(997)[[zlib.crc32(text.encode()) % 997 for text in texts]]
+
     text = f"{TEXT} , and so it was for all of them"
-    for threshold, allowed in ((1.01, False), (0.0, True)):
+    for threshold, allowed in ((0.0, True), (0.9, False)):
+        if not allowed:
+            monkeypatch.setattr(SentenceEncoder, "encode", strangers)
         victim = bag_of_words()
         spec = f"{name}(min_similarity={threshold})"
         attempt = build(spec).perturb(victim, (text,), 1, seed=0)
         assert bool(swaps(victim, text)) is allowed
         assert (attempt.adversarial is not None) is allowed
+
+
+@pytest.mark.parametrize(
+    "name", ["a2t", "bae", "bert-attack", "clare", "kuleshov", "textbugger", "textfooler"]
+)
+def test_a_similarity_in_percent_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="min_similarity"):
+        canonical_spec(f"{name}(min_similarity=84)")
 
 
 @pytest.mark.usefixtures("encoder")

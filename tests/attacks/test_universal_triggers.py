@@ -280,6 +280,35 @@ def test_a_trigger_may_stand_behind_the_text_and_is_searched_for_there(build: Bu
     assert build("universal-triggers(place=start)").spec == build("universal-triggers").spec
 
 
+def test_a_text_that_is_cut_before_its_trigger_says_nothing_of_it(build: Build) -> None:
+    """Whichever text comes last, the words that are tried begin as the trigger does."""
+    begun: set[str] = set()
+
+    class Cut(OpenBag):
+        def decode(self, tokens: Any) -> str:
+            begun.add(super().decode(tokens))
+            return super().decode(tokens)
+
+        def gradients(self, *asked: Any) -> Any:
+            found = super().gradients(*asked)
+            return [
+                dataclasses.replace(each, spans=tuple(None for _ in each.spans))
+                if fields[0].startswith("cut")
+                else each
+                for each, fields in zip(found, asked[0], strict=True)
+            ]
+
+    attack = build(
+        "universal-triggers(length=1, num_candidates=1, batches=1, fit_examples=4, place=end)"
+    )
+    assert isinstance(attack, UniversalTriggers)
+    texts = examples("nice good", "cut good")
+    for seed in range(6):
+        attack.fit(Cut(), texts, seed=seed)
+    assert " the" in begun
+    assert "" not in begun
+
+
 @pytest.mark.parametrize("state", ["", "[]", "{}", '{"triggers": ["a"]}', '{"triggers": {"a": 1}}'])
 def test_a_state_that_fit_did_not_return_is_refused(state: str, build: Build) -> None:
     attack = build("universal-triggers")

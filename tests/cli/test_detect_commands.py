@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from robust_prefix.defenses import build_defense
 from robust_prefix.runs import Run
 
 from .conftest import Cli, needs_attacks
@@ -32,6 +34,19 @@ def test_detectors_are_kept_with_the_run(fitted_run: Path) -> None:
     assert run.detectors is not None
     assert run.detectors.config["sources"] == []
     assert run.subspaces is not None
+
+
+def test_fitted_anew_the_default_defence_has_their_threshold(
+    cli: Cli, fitted_run: Path, data_dir: Path
+) -> None:
+    run = Run.load(fitted_run)
+    before = build_defense("detect(score=density, fpr=0.2)+normalize", run.fitted).spec
+    dataclasses.replace(run, defense=before).save(fitted_run)
+    said = cli("fit-detectors", fitted_run, "--data-dir", data_dir, *FLOAT32, *FIT, "--layer", 1)
+    assert said.exit_code == 0, said.stderr
+    run = Run.load(fitted_run)
+    assert run.defense != before
+    assert run.defense == build_defense("detect(score=density, fpr=0.2)+normalize", run.fitted).spec
 
 
 def test_predictions_say_what_is_refused(cli: Cli, fitted_run: Path, data_dir: Path) -> None:
@@ -86,6 +101,7 @@ def test_detectors_are_held_against_attacks(
     [
         pytest.param("detect", (), "run robust-prefix fit-detectors", id="not fitted"),
         pytest.param("fit-detectors", ("--layer", 9, *FIT), "a layer of 0 to 3", id="layer"),
+        pytest.param("fit-detectors", ("--layer", 0, *FIT), "take a later one", id="all alike"),
         pytest.param("fit-detectors", ("--rare", 2), "valid rare", id="share"),
         pytest.param("fit-detectors", ("--sources", "wordnets"), "wordnet", id="word list"),
         pytest.param("predict", ("--defense", "detect"), "fit-detectors", id="defence"),

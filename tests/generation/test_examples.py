@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,6 +16,7 @@ from robust_prefix.backbones import CausalBackbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.configs import DecodingConfig, ExamplesConfig, SamplingConfig
 from robust_prefix.data import load_file, load_split, rows_as_fields
+from robust_prefix.detection import Decisions
 from robust_prefix.errors import ConfigError, InputError
 from robust_prefix.generation import (
     PrefixGenerator,
@@ -38,10 +38,10 @@ class Judge(PrefixClassifier):
 
     sure = 0.9
 
-    def predict_proba(self, texts: Sequence[Any], batch_size: int = 32) -> Any:
-        even = np.array([len(fields[-1]) % 2 == 0 for fields in texts])
-        positive = np.where(even, self.sure, 1 - self.sure)
-        return np.stack([1 - positive, positive], axis=1).astype(np.float32)
+    def decide(self, texts: Sequence[Any], batch_size: int = 32) -> Decisions:
+        even = torch.tensor([len(fields[-1]) % 2 == 0 for fields in texts])
+        positive = torch.where(even, self.sure, 1 - self.sure)
+        return Decisions(torch.stack([1 - positive, positive], 1).log())
 
 
 @pytest.fixture
@@ -144,11 +144,11 @@ def test_a_killed_call_goes_on_to_the_same_file(
     class Killed(Judge):
         calls = 0
 
-        def predict_proba(self, texts: Sequence[Any], batch_size: int = 32) -> Any:
+        def decide(self, texts: Sequence[Any], batch_size: int = 32) -> Decisions:
             self.calls += 1
             if self.calls == 2:
                 raise KeyboardInterrupt
-            return super().predict_proba(texts, batch_size)
+            return super().decide(texts, batch_size)
 
     killed = Killed(judge.model.backbone, task, judge.model.prefix)
     with pytest.raises(KeyboardInterrupt):
@@ -168,10 +168,10 @@ def test_a_call_killed_before_it_kept_anything_can_be_made_again(
     class Late(Judge):
         calls = 0
 
-        def predict_proba(self, texts: Sequence[Any], batch_size: int = 32) -> Any:
+        def decide(self, texts: Sequence[Any], batch_size: int = 32) -> Decisions:
             self.calls += 1
             if self.calls == 1:  # takes nothing for its class
-                return 1 - super().predict_proba(texts, batch_size)
+                return Decisions(super().decide(texts, batch_size).logits.flip(1))
             assert told.is_file()
             raise KeyboardInterrupt
 
@@ -233,3 +233,16 @@ def test_two_judges_have_to_agree(
     other = Contrary(talker, task, judge.model.prefix)
     with pytest.raises(InputError, match="got none"):
         generate_examples(writer, task, [judge, other], 1, tmp_path / "a.csv", config=FEW)
+
+
+def test_a_text_that_a_judge_refuses_is_not_kept(
+    writer: PrefixGenerator, judge: Judge, task: Task, talker: CausalBackbone, tmp_path: Path
+) -> None:
+    class Refuses(Judge):
+        def decide(self, texts: Sequence[Any], batch_size: int = 32) -> Decisions:
+            answered = super().decide(texts, batch_size)
+            return Decisions(answered.logits, torch.ones(len(answered.logits)))
+
+    refusing = Refuses(talker, task, judge.model.prefix)
+    with pytest.raises(InputError, match="got none"):
+        generate_examples(writer, task, [judge, refusing], 1, tmp_path / "a.csv", config=FEW)
