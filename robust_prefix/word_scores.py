@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from robust_prefix.artifacts import load_tensors, save_tensors
-from robust_prefix.errors import ArtifactError
+from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.synonyms import WORD, Substitutes
 from robust_prefix.tasks import Fields
 
@@ -107,6 +107,19 @@ class WordScores:
             config["block_limit"] = self.blocks.limit * factor
         scores, bias = self.scores * factor, self.bias * factor
         return dataclasses.replace(self, scores=scores, bias=bias, config=config)
+
+    def in_blocks_of(self, limit: float) -> Self:
+        """The same scores in the same blocks, of which none puts a class ahead by more.
+
+        Raises:
+            ConfigError: the scores were fitted without blocks.
+        """
+        if not self.blocks.words:
+            raise ConfigError(
+                f"expected word scores in blocks for block_limit={limit}, got some that were "
+                "fitted with block=0; leave block_limit out, or fit them with blocks"
+            )
+        return dataclasses.replace(self, config={**self.config, "block_limit": limit})
 
     def beside(self, prefix_fingerprint: str) -> Self:
         """The same scores for a prefix that was trained beside them, without what was measured

@@ -535,6 +535,27 @@ def test_the_classifier_is_asked_behind_what_rewrites_texts_for_it(
     assert float(right.float().mean()) == pytest.approx(found.config["dev_clean"])
 
 
+def test_a_block_may_be_bounded_more_than_when_it_was_fitted(model: PrefixModel) -> None:
+    """What a block of neighbours says is cut to the defence's limit, and so is a certificate."""
+    words = ("good", "dull", "warm")
+    said = torch.tensor([[-0.5, 0.5], [0.5, -0.5], [-0.4, 0.4]])
+    config = {"limit": 1.0, "block": 2, "block_limit": 2.0}
+    fitted = WordScores(words, said, torch.zeros(2), model.prefix.fingerprint, config)
+    texts = [("good warm film",), ("dull good dull",), ("a film",)]
+    plain, bounded_more = WordScoresDefense(fitted), WordScoresDefense(fitted, block_limit=0.2)
+    model_alone = plain.logits(model, texts) - fitted.sums(texts)
+    added = bounded_more.logits(model, texts) - model_alone
+    torch.testing.assert_close(added[:, 1] - added[:, 0], torch.tensor([0.2, -0.2, 0.0]))
+    assert fitted.sums(texts)[0].diff().item() == pytest.approx(1.8)
+    assert "block_limit=0.2" in bounded_more.spec
+    assert build_defense(bounded_more.spec, Fitted(words=fitted)).spec == bounded_more.spec
+    assert bounded_more.radius(texts[0], 1, lambda _: ()) is None
+    assert bounded_more.built_from.words is fitted
+    unbound = dataclasses.replace(fitted, config={"limit": 1.0, "block": 0})
+    with pytest.raises(ConfigError, match="fitted with block=0"):
+        WordScoresDefense(unbound, block_limit=0.2)
+
+
 @pytest.mark.parametrize("setting", ["limit", "largest"])
 def test_a_bound_that_bounds_nothing_is_refused(setting: str) -> None:
     """Infinity times nothing is no number, and a fit of such scores says nothing of it."""

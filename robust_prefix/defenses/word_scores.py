@@ -42,6 +42,8 @@ class WordScoresDefenseConfig:
     Attributes:
         limit: how far ahead the classifier can put a class, in its logits; that of the fit where
             not given.
+        block_limit: how far ahead a block of neighbouring words can put a class; that of the fit
+            where not given. A lower one leaves triggers less.
         table: fingerprint of the word scores, so that a record says which; of those at hand.
         shuffled: seed by which words change their scores with one another, for a control whose
             scores are the same and say nothing; none where not given.
@@ -49,6 +51,7 @@ class WordScoresDefenseConfig:
     """
 
     limit: float | None = Field(default=None, gt=0)
+    block_limit: float | None = Field(default=None, gt=0)
     table: str | None = None
     shuffled: int | None = Field(default=None, ge=0)
     scale: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -62,6 +65,7 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
 
     Raises:
         ArtifactError: there are no word scores, or other ones than the settings name.
+        ConfigError: ``block_limit`` is given for scores that stand in no blocks.
     """
 
     name = "word-scores"
@@ -88,6 +92,8 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         # In the settings, and so in every record.
         self.config = dataclasses.replace(self.config, limit=limit, table=fitted.fingerprint)
         self.built_from = Fitted(words=fitted)
+        if self.config.block_limit is not None:
+            fitted = fitted.in_blocks_of(self.config.block_limit)
         if self.config.shuffled is not None:
             fitted = fitted.shuffled(self.config.shuffled)
         if self.config.scale is not None:
