@@ -41,7 +41,9 @@ def attack(
             "worst; of file:PATH replay."
         ),
     ] = None,
-    num_examples: Annotated[int, typer.Option(help="Texts drawn from the test split.")] = 100,
+    num_examples: Annotated[
+        int, typer.Option(help="Texts drawn from the test split, or from those of file:PATH.")
+    ] = 100,
     control_seeds: Annotated[
         int,
         typer.Option(
@@ -69,15 +71,14 @@ def attack(
     """Attack a run; write results.csv, summary.json and report.html. Resumes a killed run."""
     from attacks import build_attack
     from robust_prefix.classifier import PrefixClassifier
-    from robust_prefix.data import load_split
     from robust_prefix.evaluation.ablation import without_each
-    from robust_prefix.evaluation.bench import Bench, run_bench
+    from robust_prefix.evaluation.bench import Bench, attacked_rows, run_bench
     from robust_prefix.evaluation.protocols import RecordedAttack
     from robust_prefix.runs import Run
 
     task = Run.load(run, data_dir).task
     built = build_attack(attack, task.columns, data_dir)
-    rows = load_split(task, "test")
+    rows = attacked_rows(task, built)
     classifier = PrefixClassifier.from_pretrained(
         run, defense, device=device.value, dtype=dtype.value, data_dir=data_dir
     )

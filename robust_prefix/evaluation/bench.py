@@ -118,6 +118,20 @@ def _with(spec: str, settings: Mapping[str, Mapping[str, str]]) -> str:
     )
 
 
+def attacked_rows(task: Task, attack: Attack) -> Dataset | None:
+    """The split that is attacked; None where it is not here and ``attack`` brings its own texts.
+
+    Raises:
+        ConfigError, ResourceError: there is none, and it is needed.
+    """
+    try:
+        return load_split(task, "test")
+    except (ConfigError, ResourceError):
+        if isinstance(attack, RecordedAttack):
+            return None
+        raise
+
+
 @dataclass(frozen=True)
 class Bench:
     """A cell with all that is needed to run it.
@@ -128,7 +142,7 @@ class Bench:
         systems: the undefended first.
         attack: what searches for adversaries.
         examples: what is attacked.
-        rows: the split they were drawn from.
+        rows: the split they were drawn from; None where there is none here.
         backbone: the frozen model.
     """
 
@@ -137,7 +151,7 @@ class Bench:
     systems: tuple[System, ...]
     attack: Attack
     examples: tuple[Example, ...]
-    rows: Dataset
+    rows: Dataset | None
     backbone: Backbone
 
     @classmethod
@@ -145,7 +159,7 @@ class Bench:
         cls,
         classifier: PrefixClassifier,
         attack: Attack,
-        rows: Dataset,
+        rows: Dataset | None,
         *,
         defenses: Sequence[Defense[Any]],
         protocols: Sequence[str],
@@ -158,7 +172,8 @@ class Bench:
 
         Args:
             classifier: its own defence does not matter.
-            rows: the split to draw from; a recorded attack brings its own examples.
+            rows: the split to draw from; None may be given with a recorded attack, which brings
+                its own examples.
             defenses: what is put to the test; ``none`` stands beside them in any case.
             protocols: any of ``replay``, ``direct`` and ``worst``.
             num_examples: how many examples to draw; of a recorded attack at most all it has.
@@ -181,6 +196,8 @@ class Bench:
             chosen = _shuffled(len(every), seed)[:num_examples]
             examples = [every[place] for place in chosen]
             fingerprint = attack.sha256[:16]
+        elif rows is None:
+            raise ConfigError(f"expected rows to attack with {attack.spec}, got none")
         else:
             examples = sample_examples(task, rows, num_examples, seed)
             fingerprint = fingerprint_rows(rows)
@@ -241,12 +258,16 @@ class Bench:
         return sample_examples(self.task, rows, len(rows), self.manifest.seed)
 
     def others(self) -> list[Example]:
-        """Examples that are not attacked, in a seeded order: of dev, else the rest of the split."""
+        """Examples that are not attacked, in a seeded order: of dev, else the rest of the split;
+        where neither is here, none."""
         drawn = {example.fields for example in self.examples}
+        rows: Dataset | None
         try:
             rows = load_split(self.task, "dev")
         except (ConfigError, ResourceError):  # nobody asked for it: the rest serves too
             rows = self.rows
+        if rows is None:
+            return []
         every = sample_examples(self.task, rows, len(rows), self.manifest.seed)
         return [example for example in every if example.fields not in drawn]
 

@@ -11,9 +11,8 @@ import torch
 
 from robust_prefix.backbones import Backbone, load_backbone
 from robust_prefix.classifier import PrefixClassifier
-from robust_prefix.data import load_split
 from robust_prefix.errors import ConfigError
-from robust_prefix.evaluation.bench import Bench
+from robust_prefix.evaluation.bench import Bench, attacked_rows
 from robust_prefix.evaluation.once import fit, fitted, probe
 from robust_prefix.evaluation.plan import CellPlan
 from robust_prefix.evaluation.protocols import Attack, UniversalAttack
@@ -92,10 +91,11 @@ class Workbench:
         classifier = PrefixClassifier.from_pretrained(
             cell.run, "none", backbone=self._model(cell), data_dir=self._data_dir
         )
+        attack = self._attack_on(cell.attack, classifier.task.columns)
         made = Bench.prepare(
             classifier,
-            self._attack_on(cell.attack, classifier.task.columns),
-            load_split(classifier.task, "test"),
+            attack,
+            attacked_rows(classifier.task, attack),
             defenses=[classifier.build_defense(spec) for spec in cell.defenses],
             protocols=cell.protocols,
             num_examples=cell.num_examples,

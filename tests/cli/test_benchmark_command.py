@@ -234,6 +234,18 @@ def test_recorded_adversaries_are_replayed(
 
 
 @needs_attacks
+def test_recorded_adversaries_need_no_data_of_the_task(
+    cli: Cli, tmp_path: Path, pristine_run: Path, recorded: Path
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    common = ("--data-dir", tmp_path / "nothing", *FLOAT32, "--json", "--out", tmp_path / "out")
+    result = cli("attack", pristine_run, "--attack", f"file:{recorded}", *common)
+    assert result.exit_code == 0, result.stderr
+    told = last_json(result.stdout)
+    assert (told["protocol"], told["n"]) == ("replay", 3)
+
+
+@needs_attacks
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
