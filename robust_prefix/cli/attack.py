@@ -72,8 +72,9 @@ def attack(
     from attacks import build_attack
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.evaluation.ablation import without_each
-    from robust_prefix.evaluation.bench import Bench, attacked_rows, run_bench
+    from robust_prefix.evaluation.bench import Bench, run_bench
     from robust_prefix.evaluation.protocols import RecordedAttack
+    from robust_prefix.evaluation.sampling import attacked_rows
     from robust_prefix.runs import Run
 
     task = Run.load(run, data_dir).task

@@ -73,7 +73,6 @@ def certify_run(
     from robust_prefix.cli.lexical import substitutes_from
     from robust_prefix.data import load_split
     from robust_prefix.errors import ConfigError
-    from robust_prefix.evaluation.bench import sample_examples
     from robust_prefix.evaluation.certified import (
         Certified,
         certificates_csv,
@@ -81,6 +80,7 @@ def certify_run(
         summarize,
         tried,
     )
+    from robust_prefix.evaluation.sampling import sample_examples
     from robust_prefix.files import check_same, write_json, write_text
     from robust_prefix.progress import progress
     from robust_prefix.runs import Run

@@ -52,13 +52,14 @@ def detect(
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.data import load_split
     from robust_prefix.errors import ArtifactError
-    from robust_prefix.evaluation.bench import DATABASE, sample_examples
+    from robust_prefix.evaluation.bench import DATABASE
     from robust_prefix.evaluation.detected import (
         adversaries_in,
         detection_summary,
         detection_tables,
         measure_detection,
     )
+    from robust_prefix.evaluation.sampling import sample_examples
     from robust_prefix.evaluation.store import RecordStore
     from robust_prefix.files import check_same, write_json
     from robust_prefix.runs import Run

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from robust_prefix.backbones import Backbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.data import fingerprint_rows, load_split
@@ -37,6 +35,7 @@ from robust_prefix.evaluation.quality import (
 from robust_prefix.evaluation.records import RECORDED, Manifest, Setting
 from robust_prefix.evaluation.results import Results
 from robust_prefix.evaluation.runner import Progress, evaluate
+from robust_prefix.evaluation.sampling import sample_examples, shuffled
 from robust_prefix.evaluation.store import RecordStore
 from robust_prefix.evaluation.summary import Summary
 from robust_prefix.evaluation.trial import System
@@ -49,24 +48,6 @@ if TYPE_CHECKING:
 
 DATABASE = "run.sqlite"
 _CONTROL_TEXTS = 64
-
-
-def sample_examples(task: Task, rows: Dataset, count: int, seed: int) -> list[Example]:
-    """The first ``count`` rows of a seeded shuffle.
-
-    Raises:
-        ConfigError: there are not so many rows.
-    """
-    if not 1 <= count <= len(rows):
-        raise ConfigError(
-            f"expected 1 to {len(rows)} examples (the size of the split), got {count}"
-        )
-    chosen = _shuffled(len(rows), seed)[:count]
-    picked = rows.select(chosen)
-    return [
-        Example(index, tuple(row[column] for column in task.columns), row["label"])
-        for index, row in zip(chosen, picked, strict=True)
-    ]
 
 
 def matching_controls(
@@ -116,20 +97,6 @@ def _with(spec: str, settings: Mapping[str, Mapping[str, str]]) -> str:
         str(Spec(part.name, {**part.settings, **settings.get(part.name, {})}))
         for part in parse_composition(spec)
     )
-
-
-def attacked_rows(task: Task, attack: Attack) -> Dataset | None:
-    """The split that is attacked; None where it is not here and ``attack`` brings its own texts.
-
-    Raises:
-        ConfigError, ResourceError: there is none, and it is needed.
-    """
-    try:
-        return load_split(task, "test")
-    except (ConfigError, ResourceError):
-        if isinstance(attack, RecordedAttack):
-            return None
-        raise
 
 
 @dataclass(frozen=True)
@@ -193,7 +160,7 @@ class Bench:
             every = attack.examples(task.label)
             if num_examples < 1:
                 raise ConfigError(f"expected 1 or more examples, got {num_examples}")
-            chosen = _shuffled(len(every), seed)[:num_examples]
+            chosen = shuffled(len(every), seed)[:num_examples]
             examples = [every[place] for place in chosen]
             fingerprint = attack.sha256[:16]
         elif rows is None:
@@ -412,8 +379,3 @@ def _measure(
         scorers = Scorers(model, None if encoder is None else encoder())
         with progress("measure", len(pairs)) as advance:
             measure_quality(store, pairs, scorers, lambda done: advance(done, ""))
-
-
-def _shuffled(count: int, seed: int) -> list[int]:
-    order: list[int] = np.random.default_rng(seed).permutation(count).tolist()
-    return order

@@ -12,7 +12,7 @@ import torch
 from robust_prefix.backbones import Backbone, load_backbone
 from robust_prefix.classifier import PrefixClassifier
 from robust_prefix.errors import ConfigError
-from robust_prefix.evaluation.bench import Bench, attacked_rows
+from robust_prefix.evaluation.bench import Bench
 from robust_prefix.evaluation.once import fit, fitted, probe
 from robust_prefix.evaluation.plan import CellPlan
 from robust_prefix.evaluation.protocols import Attack, UniversalAttack
@@ -26,6 +26,7 @@ from robust_prefix.evaluation.quality import (
 )
 from robust_prefix.evaluation.records import Key, Manifest, Record, require_same
 from robust_prefix.evaluation.runner import Started, attack_example, check_cell
+from robust_prefix.evaluation.sampling import attacked_rows
 from robust_prefix.evaluation.trial import System
 
 BuildAttack = Callable[[str, tuple[str, ...], str | Path | None], Attack]

@@ -26,9 +26,10 @@ from robust_prefix.defenses import (
 )
 from robust_prefix.errors import ConfigError
 from robust_prefix.evaluation import Example
-from robust_prefix.evaluation.bench import run_attack, sample_examples
+from robust_prefix.evaluation.bench import run_attack
 from robust_prefix.evaluation.checks import MEMORY_TEXTS, probe
 from robust_prefix.evaluation.probe_flags import probe_flags
+from robust_prefix.evaluation.sampling import sample_examples
 from robust_prefix.fitting import fit_subspaces
 from robust_prefix.prefixes import Prefix
 from robust_prefix.runs import ZOO
