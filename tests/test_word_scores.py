@@ -303,6 +303,22 @@ def test_scores_are_added_to_what_is_bounded(model: PrefixModel) -> None:
     )
 
 
+def test_who_knows_the_bound_sees_the_classifier_behind_it(model: PrefixModel) -> None:
+    examples: list[Fields] = [("the film is good",), ("a plot",)]
+    fitted = Fitted(words=scores_for(model), synonyms=_no_clusters())
+    plain = build_defense("none").logits(model, examples)
+    sums = torch.tensor([[-1.0, 1.1], [0.0, 0.1]])
+    for spec in ("word-scores(limit=0.01)", "normalize+word-scores(limit=0.01)+synonyms"):
+        defense = build_defense(spec, fitted)
+        assert defense.hides_scores
+        found = defense.decide(model, examples)
+        torch.testing.assert_close(found.logits, defense.logits(model, examples))
+        torch.testing.assert_close(found.unhidden, plain + sums)
+    showing = build_defense("normalize+synonyms", fitted)
+    assert not showing.hides_scores
+    assert showing.decide(model, examples).unhidden is None
+
+
 def _no_clusters() -> Any:
     return SynonymClusters({})
 

@@ -37,8 +37,8 @@ def attack(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="replay, direct, or worst: an example holds only if it holds in both. By default "
-            "worst; of file:PATH replay."
+            help="replay; direct; adaptive, which also sees what the defence hides; or worst: an "
+            "example holds only if it holds in all. By default worst; of file:PATH replay."
         ),
     ] = None,
     num_examples: Annotated[

@@ -58,6 +58,8 @@ class Defense(ABC, Generic[Config]):
         summary: what it does, in a few words.
         dynamic: it optimises at inference; a replay number alone says nothing about it.
         randomized: two calls with the same text may differ.
+        hides_scores: its scores do not show all that its answer hangs on; ``Decisions.unhidden``
+            does.
         batch_dependent: an answer depends on the other texts of the batch, so batches keep the
             user's order; all others are sorted by length.
         needs_subspaces: it reads fitted subspaces.
@@ -74,6 +76,7 @@ class Defense(ABC, Generic[Config]):
     config_type: ClassVar[type[Any]] = NoSettings
     dynamic: bool = False
     randomized: bool = False
+    hides_scores: bool = False
     needs_subspaces: ClassVar[bool] = False
     needs_synonyms: ClassVar[bool] = False
     needs_members: ClassVar[bool] = False

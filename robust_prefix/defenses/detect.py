@@ -115,9 +115,11 @@ class Detect(WrappingDefense[DetectConfig]):
     def _decisions(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Decisions:
         self.detectors.check(model.backbone.fingerprint, model.prefix.fingerprint)
         seen = see(model, texts, self.calibrated.score.layers, batch_size)
-        plain = isinstance(self.inner, NoDefense)
-        logits = seen.logits if plain else self.inner.logits(model, texts, batch_size)
-        return Decisions(logits, self.excess(seen).cpu())
+        if isinstance(self.inner, NoDefense):
+            answers = Decisions(seen.logits)
+        else:
+            answers = self.inner.decide(model, texts, batch_size)
+        return dataclasses.replace(answers, excess=self.excess(seen).cpu())
 
     def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
         return self.inner.logits(model, texts, batch_size)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robust_prefix.defenses.base import Config
 from robust_prefix.defenses.wrapping import WrappingDefense
+from robust_prefix.detection import Decisions
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import PrefixModel
 from robust_prefix.rewriting import Rewritten, in_original, texts_of
@@ -52,9 +53,12 @@ class TextDefense(WrappingDefense[Config]):
         """See ``WrappingDefense``."""
         return [texts_of(self.rewrite_fields(fields))]
 
-    def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
+    def _decisions(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Decisions:
         read = [texts_of(self.rewrite_fields(fields)) for fields in texts]
-        return self.inner.logits(model, read, batch_size)
+        return self.inner.decide(model, read, batch_size)
+
+    def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
+        return self._decisions(model, texts, batch_size).logits
 
     def _slopes(
         self,

@@ -24,6 +24,7 @@ from robust_prefix.backbones import Backbone
 from robust_prefix.defenses.base import Defense, Fitted
 from robust_prefix.defenses.text import TextDefense
 from robust_prefix.defenses.wrapping import WrappingDefense
+from robust_prefix.detection import Decisions
 from robust_prefix.errors import ArtifactError
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import PrefixModel
@@ -60,6 +61,9 @@ class WordScoresDefenseConfig:
 class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
     """The classifier's scores, bounded, and those of the words.
 
+    The bound hides what becomes of the classifier until it is within ``limit``: for an attacker who
+    knows of it (``Decisions.revealed``) the classifier's scores count as they are.
+
     Args:
         fitted: see :func:`robust_prefix.fitting.fit_word_scores`.
 
@@ -73,6 +77,7 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
     stage = 1
     config_type = WordScoresDefenseConfig
     needs_words = True
+    hides_scores = True
 
     def __init__(
         self, fitted: WordScores | None, inner: Defense[Any] | None = None, **settings: Any
@@ -135,9 +140,13 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         return max((number for number, held in enumerate(sure) if held), default=None)
 
     def _scores(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Tensor:
+        return self._decisions(model, texts, batch_size).logits
+
+    def _decisions(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int) -> Decisions:
         return self._combined(model, texts, self.inner.logits(model, texts, batch_size))
 
-    def _combined(self, model: PrefixModel, texts: Sequence[Fields], said: Tensor) -> Tensor:
+    def _combined(self, model: PrefixModel, texts: Sequence[Fields], said: Tensor) -> Decisions:
+        """The answers to texts of which the classifier says ``said``."""
         if self.fitted.prefix_fingerprint != model.prefix.fingerprint:
             raise ArtifactError(
                 f"expected word scores for the prefix {model.prefix.fingerprint}, got some for "
@@ -149,7 +158,8 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
                 f"expected word scores for {classes} classes, got them for "
                 f"{len(self.fitted.bias)}; run robust-prefix fit-word-scores on this run"
             )
-        return bounded(said, self.limit) + self.fitted.sums(texts).to(said.device)
+        of_words = self.fitted.sums(texts).to(said.device)
+        return Decisions(bounded(said, self.limit) + of_words, unhidden=said + of_words)
 
     def _slopes(
         self,
@@ -169,7 +179,7 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
         """
         found = self.inner.gradients(model, texts, labels, through, batch_size)
         said = self.inner.logits(model, texts, batch_size)
-        scores = self._combined(model, texts, said)
+        scores = self._combined(model, texts, said).logits
         truth = torch.tensor(labels)[:, None]
         wrong, wrong_alone = (
             -torch.expm1(each.double().log_softmax(-1).gather(1, truth)[:, 0])

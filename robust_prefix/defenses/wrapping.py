@@ -32,6 +32,7 @@ class WrappingDefense(Defense[Config]):
         self.subspaces = self.inner.subspaces
         self.dynamic = self.inner.dynamic
         self.randomized = self.inner.randomized
+        self.hides_scores = type(self).hides_scores or self.inner.hides_scores
 
     @classmethod
     def from_settings(

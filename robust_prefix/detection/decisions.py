@@ -1,7 +1,8 @@
-"""Answers with the right to abstain, and how an attacker who knows of it sees them."""
+"""Answers, and how an attacker sees them who knows that a defence abstains or hides scores."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,10 +23,13 @@ class Decisions:
         excess: how far the detector's score is above its threshold ``(n,)``, in units in which the
             median clean text has -1; the text is refused where it is above 0. None where the
             defence always answers.
+        unhidden: float32 ``(n, classes)``, the scores as if nothing in the defence hid any of
+            them, as a bound does; None where it hides nothing.
     """
 
     logits: Tensor
     excess: Tensor | None = None
+    unhidden: Tensor | None = None
 
     @property
     def abstained(self) -> Tensor:
@@ -40,6 +44,23 @@ class Decisions:
         chosen = self.logits.argmax(-1).tolist()
         refused = self.abstained.tolist()
         return [None if no else label for label, no in zip(chosen, refused, strict=True)]
+
+    @property
+    def revealed(self) -> Decisions:
+        """The same answers by the scores that an attacker follows who knows the defence.
+
+        Where a defence answers by a bounded score, changes beyond the bound do not show, and a
+        search that follows the answer's scores is misled rather than withstood (Athalye, Carlini &
+        Wagner, ICML 2018; Tramer et al., NeurIPS 2020, "On Adaptive Attacks to Adversarial Example
+        Defenses"). So the bound is passed as if it were not there. Where that changes the answer,
+        what stands behind the bound is all that is in the attacker's way: the scores are the
+        defence's own.
+        """
+        if self.unhidden is None:
+            return self
+        same = self.unhidden.argmax(-1) == self.logits.argmax(-1)
+        shown = torch.where(same[:, None], self.unhidden, self.logits)
+        return dataclasses.replace(self, logits=shown, unhidden=None)
 
 
 def as_attacked(

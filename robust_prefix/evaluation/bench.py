@@ -142,7 +142,7 @@ class Bench:
             rows: the split to draw from; None may be given with a recorded attack, which brings
                 its own examples.
             defenses: what is put to the test; ``none`` stands beside them in any case.
-            protocols: any of ``replay``, ``direct`` and ``worst``.
+            protocols: any of ``replay``, ``direct``, ``adaptive`` and ``worst``.
             num_examples: how many examples to draw; of a recorded attack at most all it has.
             seed: of the draw, and of all else in the cell.
             control_seeds: how many controls stand beside each defence that has any; control ``i``
@@ -184,6 +184,11 @@ class Bench:
                     f"expected no random control among the defences, got {spec}, that of {of[0]}; "
                     "leave it out, it stands beside it in any case"
                 )
+        built = {
+            spec: tested.get(spec) or classifier.build_defense(spec)
+            for spec in (*tested, *(name for specs in controls.values() for name in specs))
+        }
+        hiding = tuple(spec for spec, defense in built.items() if defense.hides_scores)
         manifest = Manifest(
             task=task.name,
             columns=task.columns,
@@ -196,6 +201,7 @@ class Bench:
             test_fingerprint=fingerprint,
             defenses=tuple(tested),
             protocols=asked,
+            hiding=hiding,
             controls=controls,
             settings={
                 "dtype": str(backbone.dtype).removeprefix("torch."),
@@ -206,11 +212,8 @@ class Bench:
                 **subspace_settings(tested.values()),
             },
         )
-
         systems = tuple(
-            System(
-                role, classifier.with_defense(tested.get(spec) or classifier.build_defense(spec))
-            )
+            System(role, classifier.with_defense(built.get(spec) or NoDefense()))
             for spec, role in manifest.systems.items()
         )
         return cls(task, manifest, systems, attack, tuple(examples), rows, backbone)
@@ -309,7 +312,7 @@ def run_attack(
     Args:
         rows: the split to draw from, see :func:`robust_prefix.data.load_split`.
         defense: what is put to the test; ``none`` attacks the undefended classifier alone.
-        protocol: ``replay``, ``direct`` or ``worst``.
+        protocol: ``replay``, ``direct``, ``adaptive`` or ``worst``.
         control_seeds: how many random controls.
         encoder: loads what the similarity of adversaries is measured with; none without it.
 

@@ -21,7 +21,7 @@ from robust_prefix.evaluation.plan import CellPlan
 from robust_prefix.evaluation.pool import Died, Event, Failed, Pool, Told
 from robust_prefix.evaluation.quality import KIND, unmeasured
 from robust_prefix.evaluation.records import UNDEFENDED, Key, Manifest, Record
-from robust_prefix.evaluation.results import Results
+from robust_prefix.evaluation.results import Results, stored_states
 from robust_prefix.evaluation.runner import Started
 from robust_prefix.evaluation.store import RecordStore
 from robust_prefix.evaluation.summary import short_name
@@ -117,14 +117,15 @@ class _Benchmark:
         manifest, defense = event.job.manifest, event.job.defense
         probing = isinstance(event.job, Probe)
         kind = "probe" if probing else "state"
-        key = manifest.probe_key(defense) if probing else manifest.state_key(defense)
+        protocol = "direct" if isinstance(event.job, Probe) else event.job.protocol
+        key = manifest.probe_key(defense) if probing else manifest.state_key(defense, protocol)
         if isinstance(event, Told):
             self._store.put(kind, key, event.value)
         elif isinstance(event, Died):
             found = {"failed": {"process": event.reason}} if probing else {"error": event.reason}
             self._store.put(kind, key, found)
         elif isinstance(event, Failed):
-            self._refuse(manifest, None if probing else defense, "direct", event.error)
+            self._refuse(manifest, None if probing else defense, protocol, event.error)
 
     def _once_jobs(self) -> Iterator[Probe | Fit]:
         seen = {*self._store.items("probe"), *self._store.items("state")}
@@ -135,9 +136,9 @@ class _Benchmark:
                 if role != "control" and key not in seen:
                     seen.add(key)
                     yield Probe(cell, manifest, defense)
-                attacked = "direct" in manifest.rows_of(role)
-                if found.universal and attacked and manifest.state_key(defense) not in seen:
-                    yield Fit(cell, manifest, defense)
+                for protocol in manifest.searches(defense) if found.universal else ():
+                    if manifest.state_key(defense, protocol) not in seen:
+                        yield Fit(cell, manifest, defense, protocol)
 
     def examples(self) -> None:
         """Attack, until there is no record left that can be made."""
@@ -215,8 +216,8 @@ class _Benchmark:
         manifest = self._prepared[cell].manifest
         rows = [
             manifest.key(defense, protocol, example)
-            for defense, role in manifest.systems.items()
-            for protocol in manifest.rows_of(role)
+            for defense in manifest.systems
+            for protocol in manifest.rows_of(defense)
         ]
         name = manifest.name
         refused = {key for key in rows if (name, key.defense, key.protocol) in self._refused}
@@ -224,11 +225,7 @@ class _Benchmark:
         # Without the undefended system's record there is nothing to replay either.
         if rows[0] in refused or not set(rows) - refused - known.keys():
             return None
-        states = {
-            defense: state
-            for defense in manifest.systems
-            if (state := self._store.find("state", manifest.state_key(defense))) is not None
-        }
+        states = stored_states(self._store, manifest)
         return AttackExample(
             cell, manifest, example, tuple(known.values()), states, frozenset(refused)
         )
@@ -246,7 +243,7 @@ class _Benchmark:
         ):
             raise error
         if defense is None:
-            defense, protocol = UNDEFENDED, manifest.rows_of("undefended")[0]
+            defense, protocol = UNDEFENDED, manifest.rows_of(UNDEFENDED)[0]
         name = (manifest.name, defense, protocol)
         if name not in self._refused:
             self._refused.add(name)

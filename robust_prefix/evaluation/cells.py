@@ -1,4 +1,4 @@
-"""One example under one system and protocol: what its one record, or its two, come to."""
+"""One example under one system and protocol: what its one record, or its several, come to."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from robust_prefix.evaluation.records import ROLES, Outcome, Record, Role
 
 @dataclass(frozen=True)
 class Cell:
-    """One example under one system: one record, or the replayed and the direct for ``worst``."""
+    """One example under one system: one record, or for ``worst`` that of each protocol."""
 
     records: tuple[Record, ...]
 
     @property
     def outcome(self) -> Outcome:
-        """Fooled once is fooled; an error is never a success of the defence; held is held twice."""
+        """Fooled once is fooled; an error is no success of the defence; held is never fooled."""
         found = {record.outcome for record in self.records}
         order: tuple[Outcome, ...] = ("succeeded", "error", "skipped", "failed")
         return next(outcome for outcome in order if outcome in found)
@@ -57,11 +57,11 @@ def group(records: Iterable[Record]) -> dict[tuple[Role, str], Protocols]:
         protocols.setdefault(record.protocol, {})[record.example] = Cell((record,))
     for protocols in found.values():
         if {"replay", "direct"} <= protocols.keys():
-            replay, direct = protocols["replay"], protocols["direct"]
+            rows = list(protocols.values())
             protocols["worst"] = {
-                example: Cell(replay[example].records + direct[example].records)
-                for example in replay
-                if example in direct
+                example: Cell(tuple(record for row in rows for record in row[example].records))
+                for example in protocols["replay"]
+                if all(example in row for row in rows)
             }
     ordered = sorted(found, key=lambda system: (ROLES.index(system[0]), system[1]))
     return {system: found[system] for system in ordered}

@@ -206,7 +206,7 @@ def tried(
         if found is None or found.label is None:
             continue
         # a replay without an adversary is no attack on anything
-        tried_on = record.protocol == "direct" or record.adversarial is not None
+        tried_on = record.protocol != "replay" or record.adversarial is not None
         attacked += record.attacked and tried_on and found.radius > 0
         if record.adversarial is None:
             continue

@@ -60,7 +60,7 @@ def count_costs(records: Sequence[Record], qualities: Qualities, seed: int = 0) 
         qualities: of the pairs of texts that were measured.
         seed: of the resampling.
     """
-    attacked = [r for r in records if r.protocol == "direct" and r.attacked]
+    attacked = [r for r in records if r.protocol != "replay" and r.attacked]
     predictions = [
         record.prediction_forward_passes + (record.prediction_backward_passes or 0)
         for record in records

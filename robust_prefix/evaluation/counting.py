@@ -159,7 +159,7 @@ def _row(
         p_value_undefended=_p_value(members[0], undefended[0]) if undefended else None,
         p_value_control=sign_flip(differences, manifest.seed) if differences else None,
         costs=count_costs(records, qualities, manifest.seed),
-        curve=query_curve(records) if protocol == "direct" else None,
+        curve=query_curve(records) if protocol in ("direct", "adaptive") else None,
         flags=(),
         seconds=math.fsum(record.seconds for record in records),
     )

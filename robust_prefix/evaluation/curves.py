@@ -77,7 +77,7 @@ def query_curve(records: Iterable[Record]) -> QueryCurve | None:
     Returns:
         None where it was not attacked directly.
     """
-    direct = [record for record in records if record.protocol == "direct"]
+    direct = [record for record in records if record.protocol != "replay"]
     if not direct:
         return None
     # what was wrong before or crashed holds at no budget; a claim that failed verification fell

@@ -101,7 +101,7 @@ def adversaries_in(records: Iterable[Record]) -> list[Adversaries]:
     """What fooled the system that was attacked itself, by attack and system."""
     found: dict[tuple[str, str], dict[int, Fields]] = {}
     for record in records:
-        if record.protocol != "direct" or record.role == "control":
+        if record.protocol == "replay" or record.role == "control":
             continue
         texts = found.setdefault((record.attack, record.defense), {})
         if record.outcome == "succeeded" and record.adversarial is not None:

@@ -63,6 +63,12 @@ def trust_flags(
     gap = sum(map(_replay_gap, members)) / len(members)
     if gap >= REPLAY_GAP:
         flags.append(f"replay better than direct by {100 * gap:.1f} points")
+    hidden = sum(map(_hidden_gap, members)) / len(members)
+    if hidden >= REPLAY_GAP:
+        flags.append(f"hides its scores: direct better than adaptive by {100 * hidden:.1f} points")
+    asked = row.protocol in ("direct", "worst") and row.defense in manifest.hiding
+    if asked and not all("adaptive" in each for each in members):
+        flags.append("hides its scores, and was not attacked knowing them")
     if -gap >= REPLAY_GAP:
         flags.append(f"direct weaker than replay by {-100 * gap:.1f} points")
     if row.unverified:
@@ -131,7 +137,7 @@ def _effort(row: SummaryRow, members: Sequence[Protocols], budget: object) -> li
         for member in members
         for cell in member.get(row.protocol, {}).values()
         for record in cell.records
-        if record.protocol == "direct" and record.attacked
+        if record.protocol != "replay" and record.attacked
     ]
     held = [record for record in attacked if record.held]
     flags = []
@@ -150,6 +156,12 @@ def _replay_gap(protocols: Protocols) -> float:
     """Robust accuracy at replay minus that at direct, on the examples that have both."""
     replay, direct = held_on_shared(protocols.get("replay", {}), protocols.get("direct", {}))
     return (sum(replay) - sum(direct)) / len(replay) if replay else 0.0
+
+
+def _hidden_gap(protocols: Protocols) -> float:
+    """Robust accuracy at direct minus that at adaptive, on the examples that have both."""
+    direct, adaptive = held_on_shared(protocols.get("direct", {}), protocols.get("adaptive", {}))
+    return (sum(direct) - sum(adaptive)) / len(direct) if direct else 0.0
 
 
 def _answers_vary(protocols: Protocols) -> bool:

@@ -10,6 +10,10 @@ MEANINGS = {
     "incomplete": "The run stopped before its end; the same command resumes it.",
     "replay better than direct": "It breaks texts made for another model, not an attacker who can "
     "ask it. Read the direct row.",
+    "hides its scores: direct": "A bound keeps from the attack what its changes do to the "
+    "model, so it is misled, not beaten. Read the adaptive row.",
+    "hides its scores, and": "An attacker with the weights sees more than this attack did. Attack "
+    "it at the protocol adaptive, too, or worst.",
     "direct weaker than replay": "The attack finds less when it asks this system than what was "
     "found on another: it is misled, not beaten. Read the worst case and attack it otherwise.",
     "verification failed": "The attack claimed success, but the model gave another answer when "

@@ -6,12 +6,12 @@ Values are plain JSON, for they are kept in the store.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robust_prefix.evaluation import checks
 from robust_prefix.evaluation.protocols import Attempt, Example, UniversalAttack, Victim
-from robust_prefix.evaluation.records import Manifest
+from robust_prefix.evaluation.records import Manifest, RowProtocol
 from robust_prefix.evaluation.trial import STOPS_THE_RUN, CountingVictim, Perturb, System, seed_of
 from robust_prefix.tasks import Fields
 
@@ -30,22 +30,28 @@ def probe(
 
 
 def fit(
-    system: System, attack: UniversalAttack, examples: Sequence[Example], manifest: Manifest
+    system: System,
+    attack: UniversalAttack,
+    examples: Sequence[Example],
+    manifest: Manifest,
+    protocol: RowProtocol = "direct",
 ) -> dict[str, Any]:
     """Search for the one change against a system.
 
     Args:
         examples: of the training split.
+        protocol: ``direct`` or ``adaptive``.
 
     Returns:
         ``state`` as the attack wrote it, and what the search cost: ``queries``,
         ``forward_passes`` and ``backward_passes``; if it crashed, its traceback as ``error``.
     """
-    victim = CountingVictim(system.classifier)
+    victim = CountingVictim(system.classifier, revealed=protocol == "adaptive")
+    seed = seed_of(manifest.state_key(system.defense, protocol))
     cost = system.classifier.defense.cost
     cost.reset()
     try:
-        found = {"state": attack.fit(victim, examples, seed_of(manifest.state_key(system.defense)))}
+        found = {"state": attack.fit(victim, examples, seed)}
     except STOPS_THE_RUN:
         raise
     except Exception:  # as with the crash of one example, see trial.py
@@ -57,7 +63,7 @@ def fit(
     }
 
 
-def fitted(attack: UniversalAttack, state: dict[str, Any]) -> Perturb:
+def fitted(attack: UniversalAttack, state: Mapping[str, Any]) -> Perturb:
     """The attack on single examples with what ``fit`` found; crashes at each if that crashed."""
     if "error" not in state:
         return attack.fitted(state["state"]).perturb

@@ -5,7 +5,7 @@
     runs = ["zoo:sst2-smollm2-135m", "runs/sst2-adversarial"]
     attacks = ["pwws", "textfooler(max_queries=500)", "file:adversaries.csv"]
     defenses = ["robust-prefix", "projection"]
-    protocols = ["replay", "direct"]
+    protocols = ["replay", "direct", "adaptive"]
     seeds = [0, 1]
     num_examples = 100
     control_seeds = 5
@@ -47,7 +47,7 @@ class Plan:
         attacks: names with settings, or ``file:PATH`` for recorded adversaries.
         defenses: names with settings; ``default`` is the run's own. The undefended classifier is
             in every cell unasked.
-        protocols: ``replay``, ``direct``, ``worst``; the first two together give the third.
+        protocols: ``replay``, ``direct``, ``adaptive``, ``worst``; the first ones give the last.
         seeds: one cell each.
         num_examples: texts a cell, drawn from the test split.
         control_seeds: random controls beside each defence that has any.
@@ -57,7 +57,7 @@ class Plan:
     attacks: Names
     defenses: list[str] = field(default_factory=lambda: ["default"])
     protocols: Annotated[list[ProtocolName], Field(min_length=1)] = field(
-        default_factory=lambda: ["replay", "direct"]
+        default_factory=lambda: ["replay", "direct", "adaptive"]
     )
     seeds: Annotated[list[Seed], Field(min_length=1)] = field(default_factory=lambda: [0])
     num_examples: Annotated[int, Field(ge=1, strict=True)] = 100

@@ -7,8 +7,11 @@ know that it is evaluated. The protocols of an evaluation:
     adversaries crafted on the undefended model are shown to the defended one, as they are;
 ``direct``
     the attack queries the defended model itself;
+``adaptive``
+    so it does, and is shown the scores that the defence hides behind a bound, as an attacker with
+    the weights sees them; where a defence hides none that is the direct attack, made once;
 ``worst``
-    derived: an example counts as held only if it survives both.
+    derived: an example counts as held only if it survives all of them.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
 
     from robust_prefix.detection import Decisions
 
-ProtocolName = Literal["replay", "direct", "worst"]
-PROTOCOLS: tuple[ProtocolName, ...] = ("replay", "direct", "worst")
+ProtocolName = Literal["replay", "direct", "adaptive", "worst"]
+PROTOCOLS: tuple[ProtocolName, ...] = ("replay", "direct", "adaptive", "worst")
 
 Knowledge = Literal["none", "label", "score", "gradient"]
 """What an attacker sees of the model: nothing, its answer, its scores, or their gradients."""

@@ -21,7 +21,8 @@ _SITUATIONS = {
     "recorded": "Shown the recorded adversaries,",
     "replay": "Shown the adversaries that were crafted on the undefended model,",
     "direct": "Attacked itself,",
-    "worst": "Counting only texts that survive both the replay and the direct attack,",
+    "adaptive": "Attacked by one who also sees the scores that it hides,",
+    "worst": "Counting only texts that survive every one of these attacks,",
 }
 
 

@@ -13,7 +13,7 @@ from robust_prefix.errors import ArtifactError, ConfigError
 from robust_prefix.tasks import Fields
 
 Role = Literal["undefended", "defense", "control"]
-RowProtocol = Literal["direct", "replay"]
+RowProtocol = Literal["direct", "adaptive", "replay"]
 Outcome = Literal["succeeded", "failed", "skipped", "error"]
 
 UNDEFENDED = "none"
@@ -55,7 +55,8 @@ class Record:
         defense: canonical spec of the defence.
         role: what the system is there for.
         dynamic: whether the defence optimises at inference.
-        protocol: whether the attack queried this system or its adversary was replayed to it.
+        protocol: whether the attack queried this system, knowing what it hides or not, or its
+            adversary was replayed to it.
         example: row of the example in the test split.
         seed: seed of the run.
         label: number of the true class.
@@ -135,7 +136,7 @@ class Record:
     def unverified(self) -> bool:
         """The attack reported an adversary which did not fool the system when asked again."""
         return (
-            self.protocol == "direct" and self.outcome == "failed" and self.adversarial is not None
+            self.protocol != "replay" and self.outcome == "failed" and self.adversarial is not None
         )
 
     @property
@@ -163,7 +164,9 @@ class Manifest:
         n: number of examples.
         test_fingerprint: hash of the rows the examples were drawn from.
         defenses: canonical specs of the defences under test; ``none`` is in every cell unasked.
-        protocols: ``replay``, ``direct``, ``worst``: what was asked for, in that order.
+        protocols: ``replay``, ``direct``, ``adaptive``, ``worst``: what was asked for, in that
+            order.
+        hiding: those of the systems whose scores hide something, see ``Defense.hides_scores``.
         controls: by defence, the canonical specs of its random controls, one a control seed.
         settings: anything else that results depend on, such as the dtype.
     """
@@ -179,6 +182,7 @@ class Manifest:
     test_fingerprint: str
     defenses: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ("worst",)
+    hiding: tuple[str, ...] = ()
     controls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
@@ -187,29 +191,31 @@ class Manifest:
         """What tells this cell from the others of its matrix; key of what is stored about it."""
         return cell_name(self.task, self.model, self.prefix, self.attack, self.seed)
 
-    @property
-    def rows(self) -> tuple[RowProtocol, ...]:
-        """The records a defended system gets at each example."""
+    def rows_of(self, defense: str) -> tuple[RowProtocol, ...]:
+        """The records a system gets at each example.
+
+        The undefended one is attacked whatever was asked for: its adversaries are replayed. Those
+        of a recorded attack are shown to it too. An adaptive attack on what hides nothing is the
+        direct one.
+        """
+        if defense == UNDEFENDED:
+            return ("replay",) if RECORDED in self.settings else ("direct",)
+        hides = defense in self.hiding
         asked: dict[RowProtocol, set[str]] = {
             "replay": {"replay", "worst"},
-            "direct": {"direct", "worst"},
+            "direct": {"direct", "worst"} if hides else {"direct", "adaptive", "worst"},
+            "adaptive": {"adaptive", "worst"} if hides else set(),
         }
         return tuple(row for row, names in asked.items() if names & set(self.protocols))
 
-    def rows_of(self, role: Role) -> tuple[RowProtocol, ...]:
-        """The records a system of ``role`` gets at each example.
-
-        The undefended one is attacked whatever was asked for: its adversaries are replayed. Those
-        of a recorded attack are shown to it too.
-        """
-        if role != "undefended":
-            return self.rows
-        return ("replay",) if RECORDED in self.settings else ("direct",)
+    def searches(self, defense: str) -> list[RowProtocol]:
+        """Those of ``rows_of`` under which the attack asks the system itself."""
+        return [protocol for protocol in self.rows_of(defense) if protocol != "replay"]
 
     @property
     def total(self) -> int:
         """How many records there are once all is done."""
-        return self.n * sum(len(self.rows_of(role)) for role in self.systems.values())
+        return self.n * sum(len(self.rows_of(defense)) for defense in self.systems)
 
     @property
     def systems(self) -> dict[str, Role]:
@@ -249,9 +255,9 @@ class Manifest:
         texts = f"{self.test_fingerprint} n={self.n} seed={self.seed}"
         return f"{self.task} {self.model} {self.prefix} {defense} {texts}{gradients}"
 
-    def state_key(self, defense: str) -> str:
+    def state_key(self, defense: str, protocol: RowProtocol = "direct") -> str:
         """Under which it is stored what a universal attack found against a system."""
-        return f"{self.name} {defense}"
+        return f"{self.name} {defense}" + ("" if protocol == "direct" else f" {protocol}")
 
     def to_json(self) -> str:
         """The manifest as one line of JSON."""
@@ -266,8 +272,8 @@ class Manifest:
         """
         try:
             values: dict[str, Any] = json.loads(text)
-            for name in ("columns", "labels", "defenses", "protocols"):
-                values[name] = tuple(values[name])
+            for name in ("columns", "labels", "defenses", "protocols", "hiding"):
+                values[name] = tuple(values.get(name, ()) if name == "hiding" else values[name])
             values["controls"] = {name: tuple(of) for name, of in values["controls"].items()}
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -25,7 +25,7 @@ class Results:
         records: in order.
         summary: what they come to.
         qualities: of those of their pairs of texts that were measured.
-        states: by defence, what a universal attack found against it and what that cost, see
+        states: by defence and protocol, what a universal attack found and what that cost, see
             ``once.fit``.
     """
 
@@ -33,7 +33,7 @@ class Results:
     records: tuple[Record, ...]
     summary: Summary
     qualities: Qualities = field(default_factory=dict)
-    states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    states: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
 
     def quality(self, record: Record) -> Quality | None:
         """That of the pair of texts of ``record``, where it was measured."""
@@ -56,7 +56,7 @@ class Results:
                 given = {name: probe for name, probe in known.items() if probe}
                 summary = summarize(records, manifest, given, qualities)
                 mine = {key: qualities[key] for key in map(pair_key, records) if key in qualities}
-                states = _states(store, manifest)
+                states = stored_states(store, manifest)
                 found.append(cls(manifest, records, summary, mine, states))
         if not found:
             raise ConfigError(
@@ -102,6 +102,10 @@ def _flagged(row: SummaryRow, flags: Sequence[str]) -> SummaryRow:
     return dataclasses.replace(row, flags=(*row.flags, *flags))
 
 
-def _states(store: RecordStore, manifest: Manifest) -> dict[str, Mapping[str, Any]]:
-    found = {spec: store.find("state", manifest.state_key(spec)) for spec in manifest.systems}
-    return {spec: state for spec, state in found.items() if state is not None}
+def stored_states(
+    store: RecordStore, manifest: Manifest
+) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """What a universal attack found, by the defence and the protocol it was found against."""
+    places = [(spec, row) for spec in manifest.systems for row in manifest.searches(spec)]
+    found = {place: store.find("state", manifest.state_key(*place)) for place in places}
+    return {place: state for place, state in found.items() if state is not None}

@@ -57,8 +57,9 @@ def evaluate(
     """Fill ``store`` with the records of one cell.
 
     The undefended system is attacked directly, whatever the protocols: its adversaries are what is
-    replayed. The others are shown those (``replay``), attacked themselves (``direct``), or both
-    (``worst``). Records already in the store are not made again.
+    replayed. The others are shown those (``replay``), attacked themselves (``direct``), by one who
+    sees what they hide (``adaptive``), or all of it (``worst``). Records already in the store are
+    not made again.
 
     A crash at one example becomes an ``error`` record. Ctrl-C, a missing resource, a wrong setting
     and a store that cannot be written end the run, which may be resumed.
@@ -81,21 +82,23 @@ def evaluate(
         StorageError, ResourceError: see above.
     """
     check_cell(manifest, systems, attack, examples)
-    perturbs: dict[str, Perturb] = {}
+    perturbs: dict[tuple[str, str], Perturb] = {}
     outside = functools.cache(others)
     for system in systems:
         key = manifest.probe_key(system.defense)
         if check and system.role != "control" and store.find("probe", key) is None:
             on_check(system)
             store.put("probe", key, probe(system, examples, outside(), manifest))
-        if isinstance(attack, UniversalAttack) and "direct" in manifest.rows_of(system.role):
-            key = manifest.state_key(system.defense)
+        if not isinstance(attack, UniversalAttack):
+            continue
+        for protocol in manifest.searches(system.defense):
+            key = manifest.state_key(system.defense, protocol)
             state = store.find("state", key)
             if state is None:
                 on_check(system)
-                state = fit(system, attack, training(), manifest)
+                state = fit(system, attack, training(), manifest, protocol)
                 store.put("state", key, state)
-            perturbs[system.defense] = fitted(attack, state)
+            perturbs[system.defense, protocol] = fitted(attack, state)
     total = len(examples) * (manifest.total // manifest.n)
     done = len(store.records(manifest))
     for example in examples:
@@ -113,7 +116,7 @@ def attack_example(
     example: Example,
     manifest: Manifest,
     known: Callable[[Key], Record | None],
-    perturbs: Mapping[str, Perturb] | None = None,
+    perturbs: Mapping[tuple[str, str], Perturb] | None = None,
     leave_out: Collection[Key] = (),
 ) -> Iterator[Started | Record]:
     """Make the records of one example; each is announced when it starts and yielded when it ends.
@@ -121,7 +124,7 @@ def attack_example(
     Args:
         systems: the undefended first.
         known: gives the records that are not to be made again.
-        perturbs: by defence, what is to attack it instead of ``attack`` itself.
+        perturbs: by defence and protocol, what is to attack it instead of ``attack`` itself.
         leave_out: the keys of records that cannot be made.
 
     Raises:
@@ -138,14 +141,14 @@ def attack_example(
         return source.adversarial if source.outcome == "succeeded" else None
 
     for system in systems:
-        for protocol in manifest.rows_of(system.role):
+        for protocol in manifest.rows_of(system.defense):
             key = manifest.key(system.defense, protocol, example.index)
             record = known(key)
             if record is None and key not in leave_out:
                 trial = Trial(system, example, key, attack.goal)
                 yield Started(trial.record("error"))
-                perturb = (perturbs or {}).get(system.defense, attack.perturb)
-                record = trial.direct(perturb) if protocol == "direct" else trial.replay(find)
+                perturb = (perturbs or {}).get((system.defense, protocol), attack.perturb)
+                record = trial.replay(find) if protocol == "replay" else trial.direct(perturb)
                 yield record
             if system.role == "undefended":
                 source = record

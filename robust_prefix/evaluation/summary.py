@@ -32,8 +32,8 @@ class SummaryRow:
         control_of: the defence that a control stands beside, its canonical spec.
         seeds: how many controls are pooled in the row; 1 for anything else.
         dynamic: whether it optimises at inference.
-        protocol: ``replay``, ``direct`` or ``worst``; an undefended system has only one row, which
-            stands for all three.
+        protocol: ``replay``, ``direct``, ``adaptive`` or ``worst``; an undefended system
+            has only one row, which stands for all of them.
         n: examples counted.
         succeeded, failed, skipped, errors: their outcomes, adding up to ``n`` times ``seeds``.
         unverified: failed ones among them for which the attack had claimed success.

@@ -59,14 +59,21 @@ class CountingVictim:
     Args:
         label: the class; without one the scores are shown as they are.
         goal: what an adversary is to do.
+        revealed: whether scores that the defence hides are shown, as of
+            :attr:`robust_prefix.detection.Decisions.revealed`.
     """
 
     def __init__(
-        self, classifier: Classifier, label: int | None = None, goal: Goal = "misclassify"
+        self,
+        classifier: Classifier,
+        label: int | None = None,
+        goal: Goal = "misclassify",
+        revealed: bool = False,
     ) -> None:
         self._classifier = classifier
         self._label = label
         self._goal: Goal = goal
+        self._revealed = revealed
         self._asked = [0]  # one number, shared with those that face a class
 
     @property
@@ -76,7 +83,7 @@ class CountingVictim:
 
     def facing(self, label: int) -> CountingVictim:
         """The same, counted together, as an attacker sees it who starts from texts of a class."""
-        found = CountingVictim(self._classifier, label, self._goal)
+        found = CountingVictim(self._classifier, label, self._goal, self._revealed)
         found._asked = self._asked
         return found
 
@@ -101,6 +108,8 @@ class CountingVictim:
         if not texts:
             return np.zeros((0, len(self.labels)), dtype=np.float32)
         decisions = self.decide(texts)
+        if self._revealed:
+            decisions = decisions.revealed
         if self._label is None:
             return decisions.logits.numpy()
         return as_attacked(decisions, [self._label] * len(texts), self._goal).numpy()
@@ -125,7 +134,7 @@ class CountingVictim:
             raise ArithmeticError(
                 f"expected finite logits of shape {expected}, got shape {logits.shape}, {state}"
             )
-        return Decisions(scores, decisions.excess)
+        return dataclasses.replace(decisions, logits=scores)
 
     def gradients(
         self, texts: Sequence[Fields], labels: Sequence[int], through: Through = "fixed"
@@ -197,7 +206,9 @@ class Trial:
         self.example = example
         self.key = key
         self.goal = goal
-        self.victim = CountingVictim(system.classifier, example.label, goal)
+        self.victim = CountingVictim(
+            system.classifier, example.label, goal, revealed=key.protocol == "adaptive"
+        )
         self.original: tuple[int | None, float] | None = None
         self.prediction_passes: tuple[float, float] | None = None
         self.adversarial: Fields | None = None
@@ -206,7 +217,7 @@ class Trial:
         system.classifier.defense.cost.reset()
 
     def direct(self, perturb: Perturb) -> Record:
-        """The record of an attack on this very system."""
+        """The record of an attack on this very system, ``direct`` or ``adaptive`` by the key."""
 
         def run() -> Outcome:
             example = self.example

@@ -24,7 +24,7 @@ from robust_prefix.evaluation.quality import (
     as_language_model,
     measure,
 )
-from robust_prefix.evaluation.records import Key, Manifest, Record, require_same
+from robust_prefix.evaluation.records import Key, Manifest, Record, RowProtocol, require_same
 from robust_prefix.evaluation.runner import Started, attack_example, check_cell
 from robust_prefix.evaluation.sampling import attacked_rows
 from robust_prefix.evaluation.trial import System
@@ -192,13 +192,15 @@ class Fit:
     cell: CellPlan
     manifest: Manifest
     defense: str
+    protocol: RowProtocol
 
     def __call__(self, workbench: Workbench) -> Iterator[dict[str, Any]]:
         """Tell what was found, see ``once.fit``."""
         bench = workbench.resume(self.cell, self.manifest)
         if not isinstance(bench.attack, UniversalAttack):
             raise ConfigError(f"expected an attack that can be fitted, got {bench.attack.name}")
-        yield fit(_system(bench, self.defense), bench.attack, bench.training(), self.manifest)
+        system = _system(bench, self.defense)
+        yield fit(system, bench.attack, bench.training(), self.manifest, self.protocol)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +209,7 @@ class AttackExample:
 
     Attributes:
         known: the records that are there.
-        states: by defence, what ``Fit`` told.
+        states: by defence and protocol, what ``Fit`` told.
         leave_out: the keys of records that cannot be made.
     """
 
@@ -215,7 +217,7 @@ class AttackExample:
     manifest: Manifest
     example: int
     known: tuple[Record, ...]
-    states: Mapping[str, dict[str, Any]]
+    states: Mapping[tuple[str, str], Mapping[str, Any]]
     leave_out: frozenset[Key]
 
     def __call__(self, workbench: Workbench) -> Iterator[Started | Record]:
@@ -223,7 +225,7 @@ class AttackExample:
         bench = workbench.resume(self.cell, self.manifest)
         attack = bench.attack
         perturbs = (
-            {spec: fitted(attack, state) for spec, state in self.states.items()}
+            {where: fitted(attack, state) for where, state in self.states.items()}
             if isinstance(attack, UniversalAttack)
             else {}
         )

@@ -143,7 +143,7 @@ def test_neither_workers_nor_their_deaths_change_a_byte(
         assert cell.settings["threat.edits"] == "any word"
         assert cell.settings["goal"] == "misclassify"
     # attacked directly are the undefended, two defences and two controls
-    assert set(one[2].states) == set(one[2].manifest.systems)
+    assert set(one[2].states) == {(spec, "direct") for spec in one[2].manifest.systems}
     # a finished matrix is left as it is
     before = (tmp_path / "two" / "run.sqlite").read_bytes()
     benchmark(tmp_path / "two", attacks, workers=2, num_examples=3)

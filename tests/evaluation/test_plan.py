@@ -73,7 +73,7 @@ def test_cells_come_run_by_run_attack_by_attack_seed_by_seed(folder: Path) -> No
 def test_what_may_be_left_out(folder: Path) -> None:
     (cell,) = cells(folder, RUN + PWWS)
     assert cell.defenses == ("random-prefix(rms=0.5, layers=2, seed=0)",)
-    assert (cell.protocols, cell.seed) == (("replay", "direct"), 0)
+    assert (cell.protocols, cell.seed) == (("replay", "direct", "adaptive"), 0)
     assert (cell.num_examples, cell.control_seeds) == (100, 5)
 
 
@@ -93,7 +93,10 @@ def test_what_may_be_left_out(folder: Path) -> None:
         (RUN + PWWS + "num_examples = 0", "expected a valid num_examples .* got 0"),
         (RUN + PWWS + 'num_examples = "5"', "expected a valid num_examples .* got '5'"),
         (RUN + PWWS + "control_seeds = -1", "expected a valid control_seeds .* got -1"),
-        (RUN + PWWS + 'protocols = ["both"]', "got 'both': .* 'replay', 'direct' or 'worst'"),
+        (
+            RUN + PWWS + 'protocols = ["both"]',
+            "got 'both': .* 'replay', 'direct', 'adaptive'",
+        ),
         ("runs = ", "expected TOML in .*bench.toml, got"),
         ("runs = ['a']\nruns = ['b']", "expected TOML in"),
         (RUN + 'attacks = ["pwss"]', "got 'pwss'; did you mean 'pwws'"),

@@ -231,7 +231,7 @@ def test_the_threat_model_is_said_in_words() -> None:
 def test_the_cost_of_one_change_for_all_texts_is_told() -> None:
     run = results_of(many(3), **ALONE)
     state = {"state": "{}", "queries": 1200, "forward_passes": 1200.0, "backward_passes": 300.0}
-    found = Results(run.manifest, run.records, run.summary, {}, {"none": state})
+    found = Results(run.manifest, run.records, run.summary, {}, {("none", "direct"): state})
     text = " ".join(p.text for p in Page(render_report([found])).all("p"))
     assert "Against the undefended model that took 1,200 queries and 1,500 passes" in text
 
@@ -239,7 +239,9 @@ def test_the_cost_of_one_change_for_all_texts_is_told() -> None:
 def test_a_search_that_crashed_is_told() -> None:
     """As it is stored where the process died: there is nothing to count."""
     run = results_of(many(3), **ALONE)
-    found = Results(run.manifest, run.records, run.summary, {}, {"none": {"error": "killed"}})
+    found = Results(
+        run.manifest, run.records, run.summary, {}, {("none", "direct"): {"error": "killed"}}
+    )
     text = " ".join(p.text for p in Page(render_report([found])).all("p"))
     assert "Against the undefended model that search crashed" in text
 

@@ -40,14 +40,16 @@ _WORDS = {
     "protocol_words": {
         "replay": "shown replayed texts",
         "direct": "attacked itself",
-        "worst": "worst of both",
+        "adaptive": "attacked knowing it",
+        "worst": "worst of these",
     },
     "recorded": RECORDED,
     "protocol_notes": {
         "recorded": "adversaries recorded elsewhere",
         "replay": "adversaries crafted on the undefended model",
         "direct": "the attack queries each system itself",
-        "worst": "held only if held in both",
+        "adaptive": "the attack also sees the scores that a system hides behind a bound",
+        "worst": "held only if held in all of them",
     },
     "standing_words": {
         "better": "better than",

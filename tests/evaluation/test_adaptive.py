@@ -1,0 +1,180 @@
+"""Attacks by one who knows what a defence hides, beside those by one who does not."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from evaluation_fakes import EXAMPLES, SYNONYMS, LexiconClassifier, SwapAttack, manifest
+from rich.console import Console
+
+from robust_prefix.detection import Decisions
+from robust_prefix.evaluation import Attempt, Example, RecordStore, System, Victim, evaluate
+from robust_prefix.evaluation.markdown import render_markdown
+from robust_prefix.evaluation.reading import read
+from robust_prefix.evaluation.report.html import render_report
+from robust_prefix.evaluation.results import Results
+from robust_prefix.evaluation.tables import summary_table
+from robust_prefix.tasks import Fields
+
+SPEC = "bounded(limit=1)"
+SHOWING = "thesaurus(words=0)"
+PROTOCOLS = ("replay", "direct", "adaptive", "worst")
+
+
+class Bounded(LexiconClassifier):
+    """Puts no class ahead of the other by more than one, and answers as if it did not."""
+
+    def __init__(self) -> None:
+        super().__init__(SPEC)
+
+    def decide(self, texts: Sequence[Fields]) -> Decisions:
+        scores = self.logits(texts)
+        ahead = (scores - scores.max(1, keepdim=True).values).clamp(min=-1)
+        return Decisions(ahead, unhidden=scores)
+
+
+class Greedy(SwapAttack):
+    """Swaps a word where that lowers the score of the class, as most attacks do."""
+
+    def perturb(self, victim: Victim, fields: Fields, label: int, seed: int) -> Attempt:
+        words = fields[-1].split()
+        best = self._score(victim, words, label)
+        for place, word in enumerate(words):
+            for other in SYNONYMS.get(word, [])[:1]:
+                changed = [*words[:place], other, *words[place + 1 :]]
+                score = self._score(victim, changed, label)
+                if score < best:
+                    words, best = changed, score
+                if best < 0:
+                    return Attempt((" ".join(words),), 1)
+        return Attempt(None, 1)
+
+    def _score(self, victim: Victim, words: Sequence[str], label: int) -> float:
+        scores = victim.logits([(" ".join(words),)])[0]
+        return float(scores[label] - scores[1 - label])
+
+
+class Universal(Greedy):
+    """Greedy, but it asks before it begins, and remembers what it saw."""
+
+    def fit(self, victim: Victim, examples: Sequence[Example], seed: int) -> str:
+        return str(float(np.ptp(victim.logits([examples[0].fields])[0])))
+
+    def fitted(self, state: str) -> Greedy:
+        assert float(state) > 0
+        return self
+
+
+def run(
+    folder: Path, *protocols: str, hiding: tuple[str, ...] = (SPEC,), attack: Greedy | None = None
+) -> Results:
+    attack = attack or Greedy()
+    systems = [
+        System("undefended", LexiconClassifier()),
+        System("defense", Bounded()),
+        System("defense", LexiconClassifier(SHOWING)),
+    ]
+    cell = manifest(
+        defenses=(SPEC, SHOWING), controls={}, protocols=protocols, hiding=hiding, seed=0
+    )
+    with RecordStore(folder / "run.sqlite", cell) as store:
+        evaluate(systems, attack, EXAMPLES, store, cell, training=lambda: EXAMPLES)
+        [results] = Results.read(store)
+    return results
+
+
+def outcomes(results: Results, defense: str) -> dict[str, str]:
+    """What became of the first example, at +4 and so beyond the bound, by protocol."""
+    return {
+        record.protocol: record.outcome
+        for record in results.records
+        if record.defense == defense and record.example == EXAMPLES[0].index
+    }
+
+
+def test_a_bound_misleads_who_does_not_see_behind_it(tmp_path: Path) -> None:
+    results = run(tmp_path, "worst")
+    found = outcomes(results, SPEC)
+    # replayed adversaries of a system that answers the same fool it, too
+    assert found == {"replay": "succeeded", "direct": "failed", "adaptive": "succeeded"}
+    # without a bound there is nothing more to see, and nothing is attacked twice
+    assert outcomes(results, SHOWING) == {"replay": "succeeded", "direct": "succeeded"}
+    held = {name: results.summary.row(SPEC, name).robust_accuracy.value for name in PROTOCOLS}
+    alone = results.summary.row(SHOWING, "direct").robust_accuracy.value
+    assert held["direct"] > held["adaptive"] == held["worst"] == alone
+    # the system itself judges, by the scores that it answers with
+    margins = [r.margin_original for r in results.records if r.defense == SPEC]
+    assert max(map(abs, margins)) <= 1
+
+
+def test_the_worst_case_is_that_of_every_attack(tmp_path: Path) -> None:
+    """The replay would do here; without it what an adaptive attack finds still counts."""
+    results = run(tmp_path, "direct", "adaptive")
+    assert outcomes(results, SPEC) == {"direct": "failed", "adaptive": "succeeded"}
+    assert results.manifest.protocol == "adaptive"
+    assert results.manifest.total == 6 * (1 + 2 + 1)
+
+
+def test_an_adaptive_attack_on_what_hides_nothing_is_the_direct_one(tmp_path: Path) -> None:
+    results = run(tmp_path, "adaptive", hiding=())
+    assert set(outcomes(results, SPEC)) == set(outcomes(results, SHOWING)) == {"direct"}
+
+
+def test_a_gap_and_an_attack_that_was_left_out_are_flagged(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    flags = run(tmp_path / "all", "worst").summary.row(SPEC, "worst").flags
+    [gap] = [flag for flag in flags if flag.startswith("hides its scores")]
+    assert gap.startswith("hides its scores: direct better than adaptive by ")
+    results = run(tmp_path, "replay", "direct")
+    left_out = "hides its scores, and was not attacked knowing them"
+    assert left_out in results.summary.row(SPEC, "direct").flags
+    assert left_out not in results.summary.row(SPEC, "replay").flags
+    assert left_out not in results.summary.row(SHOWING, "direct").flags
+
+
+def test_one_change_for_all_texts_is_looked_for_under_each_protocol(tmp_path: Path) -> None:
+    results = run(tmp_path, "worst", attack=Universal())
+    seen = {place: float(state["state"]) for place, state in results.states.items()}
+    assert seen[SPEC, "direct"] == 1.0
+    assert seen[SPEC, "adaptive"] == seen[SHOWING, "direct"] == pytest.approx(3.95)
+    assert (SHOWING, "adaptive") not in seen
+    page = render_report([results])
+    assert "what it hides in view, that took 1 queries" in page.replace("\n", " ")
+
+
+def test_it_is_told_in_words_and_tables(tmp_path: Path) -> None:
+    results = run(tmp_path, "worst")
+    console = Console(file=io.StringIO(), width=160)
+    console.print(summary_table(results.summary))
+    assert "adaptive" in console.file.getvalue()
+    assert "### adaptive" in render_markdown([results], {})
+    assert "also sees the scores that a system hides" in render_report([results])
+    alone = run_alone(tmp_path / "alone")
+    assert any(s.startswith("Attacked by one who also sees") for s in read(alone.summary))
+
+
+def run_alone(folder: Path) -> Results:
+    folder.mkdir()
+    cell = manifest(defenses=(SPEC,), controls={}, protocols=("adaptive",), hiding=(SPEC,))
+    systems = [System("undefended", LexiconClassifier()), System("defense", Bounded())]
+    with RecordStore(folder / "run.sqlite", cell) as store:
+        evaluate(systems, Greedy(), EXAMPLES, store, cell)
+        [results] = Results.read(store)
+    return results
+
+
+def test_scores_are_revealed_where_the_answer_is_the_same() -> None:
+    shown = Decisions(
+        torch.tensor([[0.5, -0.5], [0.2, -0.2], [-0.1, 0.1]]),
+        unhidden=torch.tensor([[3.0, -3.0], [-4.0, 4.0], [2.0, -2.0]]),
+    ).revealed
+    # in the second what stands behind the bound is turned, and the rest is not yet
+    torch.testing.assert_close(shown.logits, torch.tensor([[3.0, -3.0], [0.2, -0.2], [-0.1, 0.1]]))
+    assert shown.unhidden is None
+    plain = Decisions(torch.zeros(1, 2))
+    assert plain.revealed is plain
