@@ -396,7 +396,7 @@ def test_no_examples_of_a_recorded_attack(
     [
         (("--attack", "deepwordbugs"), "got 'deepwordbugs'; did you mean 'deepwordbug'?"),
         (("--attack", "deepwordbug(max_query=5)"), "did you mean 'max_queries'?"),
-        (("--protocol", "both"), "a protocol of replay/direct/worst, got 'both'"),
+        (("--protocol", "both"), "a protocol of replay/direct/adaptive/worst, got 'both'"),
         (("--num-examples", "0"), "1 to 32 examples (the size of the split), got 0"),
         (("--num-examples", "33"), "1 to 32 examples (the size of the split), got 33"),
         (("--defense", "projecton"), "did you mean 'projection'?"),

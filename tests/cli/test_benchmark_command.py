@@ -137,7 +137,7 @@ def test_a_killed_benchmark_ends_in_the_same_bytes(
         ("projection", "projecton", "got 'projecton'; did you mean 'projection'?"),
         ("= [", "= (", "expected TOML in"),
         ("num_examples = 4", "num_examples = 99", "1 to 32 examples"),
-        ("control_seeds = 1", "protocols = ['both']", "'replay', 'direct' or 'worst'"),
+        ("control_seeds = 1", "protocols = ['both']", "'replay', 'direct', 'adaptive' or 'worst'"),
         ("pruthi(max_queries=20)", "file:none.csv", "recorded adversaries at none.csv"),
     ],
     ids=lambda value: value if value.isidentifier() else "",
