@@ -132,10 +132,15 @@ class WordScores:
         sums = self.sums(texts) - self.bias
         return float((sums.max(1).values - sums.min(1).values).mean())
 
-    def sums(self, texts: Sequence[Fields]) -> Tensor:
-        """What the words of each text's last column say together, float32 ``(texts, classes)``."""
-        places = Places.of([words_in(fields) for fields in texts], self.rows, self.blocks.words)
-        return self.bias + places.sums(self.centred, self.blocks)
+    def sums(self, texts: Sequence[Fields], limited: bool = True) -> Tensor:
+        """What the words of each text's last column say together, float32 ``(texts, classes)``.
+
+        Args:
+            limited: whether blocks say no more than their limit.
+        """
+        blocks = self.blocks if limited else Blocks()
+        places = Places.of([words_in(fields) for fields in texts], self.rows, blocks.words)
+        return self.bias + places.sums(self.centred, blocks)
 
     def ahead(self, fields: Fields, label: int, substitutes: Substitutes) -> tuple[Tensor, Tensor]:
         """How far the words put ``label`` ahead, and the most of it that substitutes can take.

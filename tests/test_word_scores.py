@@ -314,6 +314,12 @@ def test_who_knows_the_bound_sees_the_classifier_behind_it(model: PrefixModel) -
         found = defense.decide(model, examples)
         torch.testing.assert_close(found.logits, defense.logits(model, examples))
         torch.testing.assert_close(found.unhidden, plain + sums)
+    blocks = dataclasses.replace(
+        fitted.words, config={"limit": 0.5, "block": 2, "block_limit": 0.1}
+    )
+    found = build_defense("word-scores", Fitted(words=blocks)).decide(model, examples)
+    assert found.unhidden is not None
+    torch.testing.assert_close(found.unhidden, plain + sums)  # the blocks' bound is none either
     showing = build_defense("normalize+synonyms", fitted)
     assert not showing.hides_scores
     assert showing.decide(model, examples).unhidden is None

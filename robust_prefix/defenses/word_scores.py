@@ -61,8 +61,9 @@ class WordScoresDefenseConfig:
 class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
     """The classifier's scores, bounded, and those of the words.
 
-    The bound hides what becomes of the classifier until it is within ``limit``: for an attacker who
-    knows of it (``Decisions.revealed``) the classifier's scores count as they are.
+    The bounds hide what becomes of the classifier until it is within ``limit``, and of a block of
+    words until it is within its own: for an attacker who knows of them (``Decisions.revealed``)
+    both count as they are.
 
     Args:
         fitted: see :func:`robust_prefix.fitting.fit_word_scores`.
@@ -158,8 +159,10 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
                 f"expected word scores for {classes} classes, got them for "
                 f"{len(self.fitted.bias)}; run robust-prefix fit-word-scores on this run"
             )
-        of_words = self.fitted.sums(texts).to(said.device)
-        return Decisions(bounded(said, self.limit) + of_words, unhidden=said + of_words)
+        limited, free = (
+            self.fitted.sums(texts, limited).to(said.device) for limited in (True, False)
+        )
+        return Decisions(bounded(said, self.limit) + limited, unhidden=said + free)
 
     def _slopes(
         self,
