@@ -148,7 +148,8 @@ def card(run: Run) -> str:
     lines += [
         "",
         "`replay` shows adversaries crafted on the undefended model; `direct` attacks the defended "
-        "one; `worst` counts an example as held only if it survives both."
+        "one; `adaptive` does so, too, and sees the scores that it hides behind a bound; `worst` "
+        "counts an example as held only if it survives all of these."
         f"{_control(run)}",
         "",
     ]

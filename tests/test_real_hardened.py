@@ -57,6 +57,17 @@ def test_edits_of_letters_change_no_score(classifier: PrefixClassifier) -> None:
         assert (classifier.logits([edited]) - plain).abs().max() < 1e-3, edited
 
 
+def test_what_its_bounds_hide_is_there_for_who_knows_them(classifier: PrefixClassifier) -> None:
+    texts = ["a gorgeous , witty film", "it is dull and clumsy from start to end"]
+    found = classifier.decide(texts)
+    assert found.unhidden is not None
+    shown = found.revealed.logits
+    assert (shown.argmax(1) == found.logits.argmax(1)).all()
+    [own, behind] = (scores[:, 1] - scores[:, 0] for scores in (found.logits, shown))
+    # the classifier is far surer of both than it may say
+    assert (behind.abs() > 2 * own.abs()).all()
+
+
 def test_it_stands_where_the_same_weights_alone_fall(
     classifier: PrefixClassifier, tmp_path: Path
 ) -> None:

@@ -233,7 +233,7 @@ class Manifest:
 
     @property
     def protocol(self) -> str:
-        """The protocol that a headline is about: the strictest; the first two give the third."""
+        """The protocol that a headline is about: the strictest; replay and direct give worst."""
         return "worst" if {"replay", "direct"} <= set(self.protocols) else self.protocols[-1]
 
     def key(self, defense: str, protocol: RowProtocol, example: int) -> Key:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from evaluation_fakes import EXAMPLES, SYNONYMS, LexiconClassifier, SwapAttack, manifest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from robust_prefix.detection import Decisions
@@ -178,3 +180,15 @@ def test_scores_are_revealed_where_the_answer_is_the_same() -> None:
     assert shown.unhidden is None
     plain = Decisions(torch.zeros(1, 2))
     assert plain.revealed is plain
+
+
+scores = st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3)
+
+
+@given(scores, scores)
+def test_what_is_revealed_gives_the_answer_that_is_given(
+    own: list[float], free: list[float]
+) -> None:
+    found = Decisions(torch.tensor([own]), unhidden=torch.tensor([free]))
+    assert found.revealed.labels == found.labels
+    assert found.revealed.logits.tolist()[0] in (own, free)
