@@ -130,9 +130,7 @@ class Summary:
 
     def at(self, protocol: str) -> tuple[SummaryRow, ...]:
         """The rows to be compared: undefended first, then each defence before its control."""
-        return tuple(
-            row for row in self.rows if row.role == "undefended" or row.protocol == protocol
-        )
+        return tuple(row for row in self.rows if self._stands_at(row, protocol))
 
     def row(self, defense: str, protocol: str) -> SummaryRow:
         """The row of one defence, given as its canonical spec.
@@ -145,13 +143,22 @@ class Summary:
             known = {row.defense for row in self.rows}
             raise unknown_name("defence of this run", defense, known)
         for row in rows:
-            if row.protocol == protocol or row.role == "undefended":
+            if self._stands_at(row, protocol):
                 return row
         known = {row.protocol for row in rows}
         raise ConfigError(
             f"expected a protocol that {defense!r} was evaluated under "
             f"({', '.join(sorted(known))}), got {protocol!r}"
         )
+
+    def _stands_at(self, row: SummaryRow, protocol: str) -> bool:
+        """Whether it is the row of its system there: the undefended one has one for all protocols,
+        and what hides nothing is attacked adaptively where it is attacked directly."""
+        if row.role == "undefended" or row.protocol == protocol:
+            return True
+        specs = self.manifest.controls.get(row.control_of or "", (row.defense,))
+        hides = any(spec in self.manifest.hiding for spec in specs)
+        return (row.protocol, protocol) == ("direct", "adaptive") and not hides
 
     def control(self, row: SummaryRow) -> SummaryRow | None:
         """The control beside the defence of ``row`` at its protocol, if there is one."""

@@ -125,6 +125,18 @@ def test_the_worst_case_is_that_of_every_attack(tmp_path: Path) -> None:
 def test_an_adaptive_attack_on_what_hides_nothing_is_the_direct_one(tmp_path: Path) -> None:
     results = run(tmp_path, "adaptive", hiding=())
     assert set(outcomes(results, SPEC)) == set(outcomes(results, SHOWING)) == {"direct"}
+    direct = results.summary.row(SPEC, "direct")
+    assert results.summary.row(SPEC, "adaptive") == direct
+    assert results.summary.headline["robust_accuracy"] == pytest.approx(
+        direct.robust_accuracy.value, abs=1e-6
+    )
+
+
+def test_what_hides_nothing_stands_beside_what_does(tmp_path: Path) -> None:
+    summary = run(tmp_path, "worst").summary
+    adaptive = [(row.defense, row.protocol) for row in summary.at("adaptive")]
+    assert adaptive == [("none", "direct"), (SPEC, "adaptive"), (SHOWING, "direct")]
+    assert [row.defense for row in summary.at("direct")] == ["none", SPEC, SHOWING]
 
 
 def test_a_gap_and_an_attack_that_was_left_out_are_flagged(tmp_path: Path) -> None:
