@@ -132,15 +132,16 @@ class WordScores:
         sums = self.sums(texts) - self.bias
         return float((sums.max(1).values - sums.min(1).values).mean())
 
-    def sums(self, texts: Sequence[Fields], limited: bool = True) -> Tensor:
-        """What the words of each text's last column say together, float32 ``(texts, classes)``.
+    def sums(self, texts: Sequence[Fields]) -> Tensor:
+        """What the words of each text's last column say together, float32 ``(texts, classes)``."""
+        return self.limited_and_free(texts)[0]
 
-        Args:
-            limited: whether blocks say no more than their limit.
-        """
-        blocks = self.blocks if limited else Blocks()
-        places = Places.of([words_in(fields) for fields in texts], self.rows, blocks.words)
-        return self.bias + places.sums(self.centred, blocks)
+    def limited_and_free(self, texts: Sequence[Fields]) -> tuple[Tensor, Tensor]:
+        """``sums``, and what they are where blocks may say more than their limit."""
+        places = Places.of([words_in(fields) for fields in texts], self.rows, self.blocks.words)
+        free = places.of_blocks(self.centred)
+        limited = self.blocks.held(free)
+        return self.bias + places.of_texts(limited), self.bias + places.of_texts(free)
 
     def ahead(self, fields: Fields, label: int, substitutes: Substitutes) -> tuple[Tensor, Tensor]:
         """How far the words put ``label`` ahead, and the most of it that substitutes can take.

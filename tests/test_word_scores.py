@@ -320,6 +320,7 @@ def test_who_knows_the_bound_sees_the_classifier_behind_it(model: PrefixModel) -
     found = build_defense("word-scores", Fitted(words=blocks)).decide(model, examples)
     assert found.unhidden is not None
     torch.testing.assert_close(found.unhidden, plain + sums)  # the blocks' bound is none either
+    assert found.logits.diff().abs().max() < (bounded(plain, 0.5) + sums).diff().abs().max()
     showing = build_defense("normalize+synonyms", fitted)
     assert not showing.hides_scores
     assert showing.decide(model, examples).unhidden is None

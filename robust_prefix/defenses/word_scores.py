@@ -159,9 +159,7 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
                 f"expected word scores for {classes} classes, got them for "
                 f"{len(self.fitted.bias)}; run robust-prefix fit-word-scores on this run"
             )
-        limited, free = (
-            self.fitted.sums(texts, limited).to(said.device) for limited in (True, False)
-        )
+        limited, free = (each.to(said.device) for each in self.fitted.limited_and_free(texts))
         return Decisions(bounded(said, self.limit) + limited, unhidden=said + free)
 
     def _slopes(

@@ -60,10 +60,10 @@ def trust_flags(
         flags.append(f"small n: {_count(row.n, 'example', 'examples')}")
     if row.dynamic and row.protocol == "replay":
         flags.append("dynamic: optimises at inference; replay alone is no evidence")
-    gap = sum(map(_replay_gap, members)) / len(members)
+    gap = _gap(members, "replay", "direct")
     if gap >= REPLAY_GAP:
         flags.append(f"replay better than direct by {100 * gap:.1f} points")
-    hidden = sum(map(_hidden_gap, members)) / len(members)
+    hidden = _gap(members, "direct", "adaptive")
     if hidden >= REPLAY_GAP:
         flags.append(f"hides its scores: direct better than adaptive by {100 * hidden:.1f} points")
     asked = row.protocol in ("direct", "worst") and row.defense in manifest.hiding
@@ -152,16 +152,14 @@ def _effort(row: SummaryRow, members: Sequence[Protocols], budget: object) -> li
     return flags
 
 
-def _replay_gap(protocols: Protocols) -> float:
-    """Robust accuracy at replay minus that at direct, on the examples that have both."""
-    replay, direct = held_on_shared(protocols.get("replay", {}), protocols.get("direct", {}))
-    return (sum(replay) - sum(direct)) / len(replay) if replay else 0.0
-
-
-def _hidden_gap(protocols: Protocols) -> float:
-    """Robust accuracy at direct minus that at adaptive, on the examples that have both."""
-    direct, adaptive = held_on_shared(protocols.get("direct", {}), protocols.get("adaptive", {}))
-    return (sum(direct) - sum(adaptive)) / len(direct) if direct else 0.0
+def _gap(members: Sequence[Protocols], one: str, other: str) -> float:
+    """Robust accuracy at a protocol minus that at another, on the examples that have both; the
+    mean over members."""
+    gaps = []
+    for protocols in members:
+        held, others = held_on_shared(protocols.get(one, {}), protocols.get(other, {}))
+        gaps.append((sum(held) - sum(others)) / len(held) if held else 0.0)
+    return sum(gaps) / len(gaps)
 
 
 def _answers_vary(protocols: Protocols) -> bool:

@@ -271,9 +271,9 @@ class Manifest:
             ArtifactError: the text is no manifest of this version.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = {"hiding": (), **json.loads(text)}  # absent in older runs
             for name in ("columns", "labels", "defenses", "protocols", "hiding"):
-                values[name] = tuple(values.get(name, ()) if name == "hiding" else values[name])
+                values[name] = tuple(values[name])
             values["controls"] = {name: tuple(of) for name, of in values["controls"].items()}
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
