@@ -60,7 +60,7 @@ def test_edits_of_letters_change_no_score(classifier: PrefixClassifier) -> None:
 def test_what_its_bounds_hide_is_there_for_who_knows_them(classifier: PrefixClassifier) -> None:
     texts = ["a gorgeous , witty film", "it is dull and clumsy from start to end"]
     found = classifier.decide(texts)
-    assert found.unhidden is not None
+    assert len(found.unhidden) == 2
     shown = found.revealed.logits
     assert (shown.argmax(1) == found.logits.argmax(1)).all()
     [own, behind] = (scores[:, 1] - scores[:, 0] for scores in (found.logits, shown))

@@ -313,17 +313,44 @@ def test_who_knows_the_bound_sees_the_classifier_behind_it(model: PrefixModel) -
         assert defense.hides_scores
         found = defense.decide(model, examples)
         torch.testing.assert_close(found.logits, defense.logits(model, examples))
-        torch.testing.assert_close(found.unhidden, plain + sums)
+        torch.testing.assert_close(found.unhidden[0], plain + sums)
     blocks = dataclasses.replace(
         fitted.words, config={"limit": 0.5, "block": 2, "block_limit": 0.1}
     )
     found = build_defense("word-scores", Fitted(words=blocks)).decide(model, examples)
-    assert found.unhidden is not None
-    torch.testing.assert_close(found.unhidden, plain + sums)  # the blocks' bound is none either
+    free, words = found.unhidden
+    torch.testing.assert_close(free, plain + sums)  # the blocks' bound is none either
+    torch.testing.assert_close(words, bounded(plain, 0.5) + sums)
     assert found.logits.diff().abs().max() < (bounded(plain, 0.5) + sums).diff().abs().max()
     showing = build_defense("normalize+synonyms", fitted)
     assert not showing.hides_scores
-    assert showing.decide(model, examples).unhidden is None
+    assert showing.decide(model, examples).unhidden == ()
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "hidden"), [("none", 0), ("label", 0), ("score", 1), ("gradient", 1)]
+)
+def test_scores_are_hidden_from_those_who_read_them(
+    backbone: CausalBackbone, task: Task, prefix: Prefix, knowledge: Any, hidden: int
+) -> None:
+    """An attack that sees nothing or answers alone is not made a second time."""
+    fitted = Fitted(words=scores_for(PrefixModel(backbone, task, prefix)))
+    classifier = PrefixClassifier(backbone, task, prefix, fitted=fitted)
+    attack: Any = SimpleNamespace(
+        spec="swap", threat=ThreatModel(knowledge, ("text",), "words", None), goal="misclassify"
+    )
+    attack.deviation, attack.resources = "", {}
+    manifest = Bench.prepare(
+        classifier,
+        attack,
+        load_split(task, "test"),
+        defenses=[build_defense("word-scores", fitted), build_defense("normalize")],
+        protocols=["worst"],
+        num_examples=2,
+        seed=0,
+        control_seeds=0,
+    ).manifest
+    assert len(manifest.hiding) == hidden
 
 
 def _no_clusters() -> Any:

@@ -160,7 +160,9 @@ class WordScoresDefense(WrappingDefense[WordScoresDefenseConfig]):
                 f"{len(self.fitted.bias)}; run robust-prefix fit-word-scores on this run"
             )
         limited, free = (each.to(said.device) for each in self.fitted.limited_and_free(texts))
-        return Decisions(bounded(said, self.limit) + limited, unhidden=said + free)
+        held = bounded(said, self.limit)
+        # who has turned the classifier has the words left to turn, whose blocks hide them
+        return Decisions(held + limited, unhidden=(said + free, held + free))
 
     def _slopes(
         self,

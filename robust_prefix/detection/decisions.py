@@ -23,13 +23,14 @@ class Decisions:
         excess: how far the detector's score is above its threshold ``(n,)``, in units in which the
             median clean text has -1; the text is refused where it is above 0. None where the
             defence always answers.
-        unhidden: float32 ``(n, classes)``, the scores as if nothing in the defence hid any of
-            them, as a bound does; None where it hides nothing.
+        unhidden: the scores without what in the defence hides a part of them, as a bound does,
+            each float32 ``(n, classes)``: with every bound left out, then with fewer of them left
+            out; none where it hides nothing.
     """
 
     logits: Tensor
     excess: Tensor | None = None
-    unhidden: Tensor | None = None
+    unhidden: tuple[Tensor, ...] = ()
 
     @property
     def abstained(self) -> Tensor:
@@ -52,15 +53,19 @@ class Decisions:
         Where a defence answers by a bounded score, changes beyond the bound do not show, and a
         search that follows the answer's scores is misled rather than withstood (Athalye, Carlini &
         Wagner, ICML 2018; Tramer et al., NeurIPS 2020, "On Adaptive Attacks to Adversarial Example
-        Defenses"). So the bound is passed as if it were not there. Where that changes the answer,
-        what stands behind the bound is all that is in the attacker's way: the scores are the
-        defence's own.
+        Defenses"). So each of ``unhidden`` that gives the answer that the defence gives, and is
+        still in the attacker's way, is added to the defence's own scores, and those that give
+        another, and are passed, count nothing. Of two classes the margin shown rises and falls
+        with each of them and makes no leap before the answer changes; the scores are the mean, so
+        that an attack that weighs probabilities meets scores of the usual size.
         """
-        if self.unhidden is None:
+        if not self.unhidden:
             return self
-        same = self.unhidden.argmax(-1) == self.logits.argmax(-1)
-        shown = torch.where(same[:, None], self.unhidden, self.logits)
-        return dataclasses.replace(self, logits=shown, unhidden=None)
+        answers = self.logits.argmax(-1)
+        shown = self.logits.clone()
+        for scores in self.unhidden:
+            shown += scores * (scores.argmax(-1) == answers)[:, None]
+        return dataclasses.replace(self, logits=shown / (1 + len(self.unhidden)), unhidden=())
 
 
 def as_attacked(

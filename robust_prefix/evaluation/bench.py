@@ -188,7 +188,11 @@ class Bench:
             spec: tested.get(spec) or classifier.build_defense(spec)
             for spec in (*tested, *(name for specs in controls.values() for name in specs))
         }
-        hiding = tuple(spec for spec, defense in built.items() if defense.hides_scores)
+        # what an attack does not read cannot be hidden from it
+        reads = not isinstance(attack, RecordedAttack) and (
+            attack.threat.knowledge in ("score", "gradient")
+        )
+        hiding = tuple(spec for spec, defense in built.items() if reads and defense.hides_scores)
         manifest = Manifest(
             task=task.name,
             columns=task.columns,

@@ -109,6 +109,10 @@ class CountingVictim:
             return np.zeros((0, len(self.labels)), dtype=np.float32)
         decisions = self.decide(texts)
         if self._revealed:
+            if not decisions.unhidden:
+                raise RuntimeError(
+                    "expected what the defence hides for an adaptive attack, got nothing"
+                )
             decisions = decisions.revealed
         if self._label is None:
             return decisions.logits.numpy()
@@ -176,8 +180,12 @@ def _remembering(classifier: Classifier) -> AbstractContextManager[None]:
 
 
 def example_seed(key: Key) -> int:
-    """A 32-bit seed that depends on nothing but ``key``, which holds the seed of the run."""
-    return seed_of(list(key))
+    """A 32-bit seed that depends on nothing but ``key``, which holds the seed of the run.
+
+    An adaptive attack draws as the direct one does, so that they differ in what they see alone.
+    """
+    drawn = key._replace(protocol="direct") if key.protocol == "adaptive" else key
+    return seed_of(list(drawn))
 
 
 def seed_of(value: Any) -> int:
