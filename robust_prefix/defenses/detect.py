@@ -137,7 +137,8 @@ class Detect(WrappingDefense[DetectConfig]):
         found = self.inner.gradients(model, texts, labels, through, batch_size)
         if not self.calibrated.score.differentiable:
             return found
-        decisions = self._decisions(model, texts, batch_size)
+        # who reads gradients has the weights, and sees what a bound hides
+        decisions = self._decisions(model, texts, batch_size).revealed
         shown = as_attacked(decisions, labels, "misclassify")
         alone = torch.tensor(labels)[:, None]
         raised = (shown != decisions.logits).gather(1, alone)[:, 0].nonzero()[:, 0].tolist()

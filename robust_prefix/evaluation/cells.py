@@ -46,7 +46,7 @@ Cells = Mapping[int, Cell]
 """By example."""
 
 Protocols = Mapping[str, Cells]
-"""The cells of one system by protocol, ``worst`` included where it has both others."""
+"""The cells of one system by protocol, ``worst`` included beside a replay and a search."""
 
 
 def group(records: Iterable[Record]) -> dict[tuple[Role, str], Protocols]:
@@ -56,7 +56,7 @@ def group(records: Iterable[Record]) -> dict[tuple[Role, str], Protocols]:
         protocols = found.setdefault((record.role, record.defense), {})
         protocols.setdefault(record.protocol, {})[record.example] = Cell((record,))
     for protocols in found.values():
-        if {"replay", "direct"} <= protocols.keys():
+        if "replay" in protocols and len(protocols) > 1:
             rows = list(protocols.values())
             protocols["worst"] = {
                 example: Cell(tuple(record for row in rows for record in row[example].records))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from robust_prefix.errors import ConfigError
 from robust_prefix.evaluation.cells import Cell, Cells, group
 from robust_prefix.evaluation.names import distinct_names
+from robust_prefix.evaluation.protocols import PROTOCOLS
 from robust_prefix.evaluation.records import Manifest, Role
 from robust_prefix.evaluation.statistics import Estimate, sign_flip
 from robust_prefix.evaluation.summary import SummaryRow
@@ -161,9 +162,9 @@ def compare(first: Sequence[Results], second: Sequence[Results]) -> Comparison:
     pairs = _pairs(first, second)
     rows: list[ComparedRow] = []
     for one, other in pairs:
-        others = {_row_key(row): row for row in other.summary.rows}
+        others = {_row_key(other, row): row for row in other.summary.rows}
         for row in one.summary.rows:
-            rival = others.get(_row_key(row))
+            rival = others.get(_row_key(one, row))
             if rival is not None:
                 rows.append(_compared(one, row, other, rival))
     if not rows:
@@ -192,11 +193,20 @@ def _pairs(first: Sequence[Results], second: Sequence[Results]) -> list[tuple[Re
     return [(run, theirs[name]) for name, run in ours.items() if name in theirs]
 
 
-def _row_key(row: SummaryRow) -> tuple[str, ...]:
-    # the undefended system has one row, which stands for every protocol
-    protocol = "" if row.role == "undefended" else row.protocol
+def _row_key(run: Results, row: SummaryRow) -> tuple[str, ...]:
     # a control is as large as what it stands beside, so its own settings differ between runs
-    return (row.role, row.control_of or row.defense, protocol)
+    system = (row.role, row.control_of or row.defense)
+    # the undefended system has one row, which stands for every protocol
+    return system if row.role == "undefended" else (*system, _protocol(run, row))
+
+
+def _protocol(run: Results, row: SummaryRow) -> str:
+    """A row's protocol; ``worst`` with what it counts, for it may be the worst of two or three."""
+    if row.protocol != "worst":
+        return row.protocol
+    cells = (cell for cells in _members(run, row) for cell in cells.values())
+    counted = {record.protocol for cell in cells for record in cell.records}
+    return f"worst of {' and '.join(sorted(counted, key=PROTOCOLS.index))}"
 
 
 def _compared(one: Results, row: SummaryRow, other: Results, rival: SummaryRow) -> ComparedRow:
@@ -263,11 +273,11 @@ def _left(runs: Sequence[Results], rivals: Mapping[int, Results]) -> Iterator[st
         if rival is None:
             yield f"{cell}, seed {manifest.seed}"
             continue
-        shared = {_row_key(row) for row in rival.summary.rows}
+        shared = {_row_key(rival, row) for row in rival.summary.rows}
         protocols: dict[str, list[str]] = {}
         for row in run.summary.rows:
-            if row.role != "control" and _row_key(row) not in shared:
-                protocols.setdefault(row.defense, []).append(row.protocol)
+            if row.role != "control" and _row_key(run, row) not in shared:
+                protocols.setdefault(row.defense, []).append(_protocol(run, row))
         for defense, names in protocols.items():
             yield f"{cell}, {defense}: {', '.join(names)}"
 

@@ -55,8 +55,9 @@ def count_costs(records: Sequence[Record], qualities: Qualities, seed: int = 0) 
     """The costs of one system under one protocol.
 
     Args:
-        records: of that system and protocol; for ``worst`` the replayed and the direct ones. A
-            replay costs the attacker nothing here: its adversaries were paid for elsewhere.
+        records: of that system and protocol; for ``worst`` those of each protocol, whose costs
+            add up at an example. A replay costs the attacker nothing here: its adversaries were
+            paid for elsewhere.
         qualities: of the pairs of texts that were measured.
         seed: of the resampling.
     """
@@ -82,4 +83,8 @@ def _passes(record: Record) -> float:
 def _mean(
     records: Iterable[Record], value: Callable[[Record], float], seed: int
 ) -> Estimate | None:
-    return mean_by_example([(record.example, value(record)) for record in records], seed)
+    sums: dict[tuple[str, int], float] = {}
+    for record in records:
+        place = (record.defense, record.example)
+        sums[place] = sums.get(place, 0.0) + value(record)
+    return mean_by_example([(example, total) for (_, example), total in sums.items()], seed)

@@ -43,11 +43,13 @@ class Adversaries:
     Attributes:
         attack: its spec.
         defense: spec of the system that it attacked.
+        protocol: ``direct``, or ``adaptive`` where it also saw what the system hides.
         texts: by example, those that fooled the system.
     """
 
     attack: str
     defense: str
+    protocol: str
     texts: Mapping[int, Fields]
 
     @property
@@ -98,15 +100,15 @@ class Clean:
 
 
 def adversaries_in(records: Iterable[Record]) -> list[Adversaries]:
-    """What fooled the system that was attacked itself, by attack and system."""
-    found: dict[tuple[str, str], dict[int, Fields]] = {}
+    """What fooled the system that was attacked itself, by attack, system and protocol."""
+    found: dict[tuple[str, str, str], dict[int, Fields]] = {}
     for record in records:
         if record.protocol == "replay" or record.role == "control":
             continue
-        texts = found.setdefault((record.attack, record.defense), {})
+        texts = found.setdefault((record.attack, record.defense, record.protocol), {})
         if record.outcome == "succeeded" and record.adversarial is not None:
             texts[record.example] = record.adversarial
-    return [Adversaries(attack, defense, texts) for (attack, defense), texts in found.items()]
+    return [Adversaries(*key, texts) for key, texts in found.items()]
 
 
 def measure_detection(
@@ -175,6 +177,7 @@ def detection_summary(clean: Sequence[Clean], against: Sequence[Detection]) -> d
                 "score": each.score,
                 "attack": each.adversaries.attack,
                 "defense": each.adversaries.defense,
+                "protocol": each.adversaries.protocol,
                 "knowing": each.adversaries.knowing,
                 "n": each.n,
                 "auroc": as_json(each.auroc),
@@ -208,16 +211,18 @@ def detection_tables(clean: Sequence[Clean], against: Sequence[Detection]) -> Re
             told = f"{area} ({entry.auroc.low:.2f} to {entry.auroc.high:.2f})"
             found_at = [_share(entry.rates.get(rate)) for rate in rates]
             table.add_row(entry.score, told, *found_at)
-        attack, defense = adversaries
+        attack, defense, protocol = adversaries
         knows = found[0].adversaries.knowing
         about = "undefended" if defense == UNDEFENDED else short_name(defense)
         told = f"knows of the score {knows}" if knows else "knows of no detector"
+        told += ", sees what is hidden" if protocol == "adaptive" else ""
         parts += [Text(f"\n{short_name(attack)} against {about}, {told}", style="bold"), table]
     return Group(*parts)
 
 
-def _place(detection: Detection) -> tuple[str, str]:
-    return detection.adversaries.attack, detection.adversaries.defense
+def _place(detection: Detection) -> tuple[str, str, str]:
+    of = detection.adversaries
+    return of.attack, of.defense, of.protocol
 
 
 def _table(first: str, *others: str) -> Table:

@@ -66,7 +66,7 @@ def trust_flags(
     hidden = _gap(members, "direct", "adaptive")
     if hidden >= REPLAY_GAP:
         flags.append(f"hides its scores: direct better than adaptive by {100 * hidden:.1f} points")
-    asked = row.protocol in ("direct", "worst") and row.defense in manifest.hiding
+    asked = row.protocol in ("direct", "worst") and manifest.hides(row.defense, row.control_of)
     if asked and not all("adaptive" in each for each in members):
         flags.append("hides its scores, and was not attacked knowing them")
     if -gap >= REPLAY_GAP:

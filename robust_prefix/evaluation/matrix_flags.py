@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from robust_prefix.evaluation.cells import Cells, group, held_on_shared
+from robust_prefix.evaluation.cells import Cells, Protocols, group, held_on_shared
 from robust_prefix.evaluation.flags import SIGNIFICANCE
 from robust_prefix.evaluation.names import short_name
-from robust_prefix.evaluation.records import Role
+from robust_prefix.evaluation.records import UNDEFENDED, Role
 from robust_prefix.evaluation.statistics import mcnemar
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class MatrixFlag:
 
     cell: str  # name of the manifest whose attack was misled
     defense: str
+    protocol: str  # under which it was
     flag: str
 
 
@@ -47,15 +48,18 @@ class _Column:
     """One cell of a matrix, as seen from here."""
 
     results: Results
-    direct: dict[tuple[Role, str], Cells]
+    systems: dict[tuple[Role, str], Protocols]
 
     @classmethod
     def of(cls, results: Results) -> _Column:
-        systems = group(results.records).items()
-        return cls(
-            results,
-            {name: protocols["direct"] for name, protocols in systems if "direct" in protocols},
-        )
+        return cls(results, group(results.records))
+
+    def at(self, system: tuple[Role, str], protocol: str) -> Cells | None:
+        """Those of a system that was attacked itself; the direct ones where there are no others,
+        for the undefended one is attacked directly alone, and so is what hides nothing from an
+        attack."""
+        found = self.systems.get(system, {})
+        return found.get(protocol, found.get("direct"))
 
     @property
     def sees(self) -> int:
@@ -75,39 +79,44 @@ class _Column:
 def matrix_flags(results: Sequence[Results]) -> list[MatrixFlag]:
     """Attacks outdone by one that sees less, each with the one that leads by most.
 
-    Only direct attacks with one goal on the same examples are compared, and only where the lead
-    is hardly chance (McNemar) and larger than on the undefended model by `MASKED_GAP`.
+    Only attacks with one goal on the same examples are compared, each protocol by itself but for
+    the replay, and only where the lead is hardly chance (McNemar) and larger than on the undefended
+    model by `MASKED_GAP`.
 
     Args:
         results: the cells of a matrix; those of different tasks, runs or seeds stay apart.
     """
     columns = [_Column.of(each) for each in results]
-    found: dict[tuple[str, str], tuple[float, MatrixFlag]] = {}
+    found: dict[tuple[str, str, str], tuple[float, MatrixFlag]] = {}
     for misled, leader in itertools.permutations(columns, 2):
         if misled.comparable != leader.comparable or misled.sees <= leader.sees:
             continue
-        shared = misled.direct.keys() & leader.direct.keys()
-        usual = max(
-            (_lead(misled, leader, name) for name in shared if name[0] == "undefended"), default=0.0
-        )
-        for name in sorted(shared):
-            lead = _lead(misled, leader, name)
-            if name[0] == "undefended" or lead - max(usual, 0.0) < MASKED_GAP:
-                continue
-            held = held_on_shared(misled.direct[name], leader.direct[name])
-            if mcnemar(*held) > SIGNIFICANCE:
-                continue
-            what = "gradients" if misled.sees == len(KNOWLEDGE) - 1 else "scores"
-            other = short_name(leader.results.manifest.attack)
-            flag = f"masked {what}: {other} finds {100 * lead:.1f} points more"
-            cell = misled.results.manifest.name
-            key = (cell, name[1])
-            if key not in found or lead > found[key][0]:
-                found[key] = (lead, MatrixFlag(cell, name[1], flag))
+        what = "gradients" if misled.sees == len(KNOWLEDGE) - 1 else "scores"
+        other = short_name(leader.results.manifest.attack)
+        usual = max(_lead(*_both(misled, leader, ("undefended", UNDEFENDED), "direct")), 0.0)
+        for name in sorted(misled.systems):
+            for protocol in (each for each in misled.systems[name] if each != "replay"):
+                held = _both(misled, leader, name, protocol)
+                lead = _lead(*held)
+                if name[0] == "undefended" or lead - usual < MASKED_GAP:
+                    continue
+                if mcnemar(*held) > SIGNIFICANCE:
+                    continue
+                flag = f"masked {what}: {other} finds {100 * lead:.1f} points more"
+                key = (misled.results.manifest.name, name[1], protocol)
+                if key not in found or lead > found[key][0]:
+                    found[key] = (lead, MatrixFlag(*key, flag))
     return [flag for _, flag in found.values()]
 
 
-def _lead(misled: _Column, leader: _Column, system: tuple[Role, str]) -> float:
-    """By what share of the examples that both attacked ``leader`` breaks more."""
-    held, other_held = held_on_shared(misled.direct[system], leader.direct[system])
+def _both(
+    misled: _Column, leader: _Column, system: tuple[Role, str], protocol: str
+) -> tuple[list[bool], list[bool]]:
+    """What a system held of the examples that both attacked."""
+    cells, others = misled.at(system, protocol), leader.at(system, protocol)
+    return held_on_shared(cells or {}, others or {})
+
+
+def _lead(held: Sequence[bool], other_held: Sequence[bool]) -> float:
+    """By what share of the examples the second breaks more."""
     return (sum(held) - sum(other_held)) / len(held) if held else 0.0

@@ -212,6 +212,12 @@ class Manifest:
         """Those of ``rows_of`` under which the attack asks the system itself."""
         return [protocol for protocol in self.rows_of(defense) if protocol != "replay"]
 
+    def hides(self, defense: str, control_of: str | None = None) -> bool:
+        """Whether the scores of a row's system hide something: of a defence, or of the controls of
+        one, which may stand in a row together."""
+        specs = self.controls.get(control_of or "", (defense,))
+        return any(spec in self.hiding for spec in specs)
+
     @property
     def total(self) -> int:
         """How many records there are once all is done."""
@@ -233,8 +239,10 @@ class Manifest:
 
     @property
     def protocol(self) -> str:
-        """The protocol that a headline is about: the strictest; replay and direct give worst."""
-        return "worst" if {"replay", "direct"} <= set(self.protocols) else self.protocols[-1]
+        """The protocol that a headline is about: the strictest; a replay and a search give
+        worst."""
+        several = len(self.protocols) > 1 and "replay" in self.protocols
+        return "worst" if several else self.protocols[-1]
 
     def key(self, defense: str, protocol: RowProtocol, example: int) -> Key:
         """The key of one record of this cell."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,26 +80,22 @@ def missing_cells(store: RecordStore) -> dict[str, str]:
 
 def _doubted(found: Sequence[Results]) -> Iterator[Results]:
     """The same with the doubts that cells raise about one another."""
-    flags: dict[tuple[str, str], list[str]] = {}
-    for doubt in matrix_flags(found):
-        flags.setdefault((doubt.cell, doubt.defense), []).append(doubt.flag)
+    flags = {(each.cell, each.defense, each.protocol): each.flag for each in matrix_flags(found)}
     for run in found:
-        mine = {spec: raised for (cell, spec), raised in flags.items() if cell == run.manifest.name}
-        rows = tuple(_flagged(row, _raised(run, row, mine)) for row in run.summary.rows)
+        rows = tuple(
+            dataclasses.replace(row, flags=(*row.flags, *_raised(run, row, flags)))
+            for row in run.summary.rows
+        )
         yield dataclasses.replace(run, summary=Summary(run.manifest, rows))
 
 
-def _raised(run: Results, row: SummaryRow, mine: Mapping[str, Sequence[str]]) -> list[str]:
+def _raised(
+    run: Results, row: SummaryRow, flags: Mapping[tuple[str, str, str], str]
+) -> Iterable[str]:
     """The doubts about a row, or about any of the seeds of a control; each once."""
-    controls = run.manifest.controls.get(row.control_of or "", ())
-    flags = [flag for spec in (row.defense, *controls) for flag in mine.get(spec, ())]
-    return list(dict.fromkeys(flags))
-
-
-def _flagged(row: SummaryRow, flags: Sequence[str]) -> SummaryRow:
-    if row.protocol == "replay":  # it asks nobody, so it cannot be misled
-        return row
-    return dataclasses.replace(row, flags=(*row.flags, *flags))
+    specs = (row.defense, *run.manifest.controls.get(row.control_of or "", ()))
+    keys = ((run.manifest.name, spec, row.protocol) for spec in specs)
+    return dict.fromkeys(flags[key] for key in keys if key in flags)
 
 
 def stored_states(

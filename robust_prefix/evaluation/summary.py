@@ -51,7 +51,7 @@ class SummaryRow:
         p_value_control: of the sign-flip test against the control at the same protocol, its seeds
             averaged; for one seed the same as McNemar's.
         costs: of attacker, reader and defender.
-        curve: robust accuracy by queries allowed; of a ``direct`` row alone.
+        curve: robust accuracy by queries allowed; of a ``direct`` or ``adaptive`` row alone.
         flags: what a reader has to know before believing the numbers.
         seconds: wall-clock time; differs between equal runs and so is in no output.
     """
@@ -156,8 +156,7 @@ class Summary:
         and what hides nothing is attacked adaptively where it is attacked directly."""
         if row.role == "undefended" or row.protocol == protocol:
             return True
-        specs = self.manifest.controls.get(row.control_of or "", (row.defense,))
-        hides = any(spec in self.manifest.hiding for spec in specs)
+        hides = self.manifest.hides(row.defense, row.control_of)
         return (row.protocol, protocol) == ("direct", "adaptive") and not hides
 
     def control(self, row: SummaryRow) -> SummaryRow | None:

@@ -23,7 +23,7 @@ def threat_lines(manifest: Manifest) -> list[tuple[str, str]]:
     budget = "no limit" if queries is None else f"at most {queries}"
     found = [
         ("Attack", manifest.attack),
-        ("Sees", _SEES.get(str(settings.get("threat.knowledge")), "")),
+        ("Sees", _SEES.get(str(settings.get("threat.knowledge")), "") + _hidden(manifest)),
         ("Wants", _GOALS.get(str(settings.get("goal")), "")),
         ("May change", str(settings.get("threat.columns") or "")),
         ("Edits", str(settings.get("threat.edits") or "")),
@@ -41,3 +41,9 @@ def threat_lines(manifest: Manifest) -> list[tuple[str, str]]:
     ]
     found.append(("Needs", ", ".join(resources)))
     return [(label, words) for label, words in found if words]
+
+
+def _hidden(manifest: Manifest) -> str:
+    if any("adaptive" in manifest.searches(defense) for defense in manifest.hiding):
+        return "; in the adaptive attack also those that a bound hides"
+    return ""

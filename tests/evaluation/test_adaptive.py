@@ -25,6 +25,8 @@ from robust_prefix.evaluation import (
     Victim,
     evaluate,
 )
+from robust_prefix.evaluation.compare import compare
+from robust_prefix.evaluation.detected import adversaries_in
 from robust_prefix.evaluation.markdown import render_markdown
 from robust_prefix.evaluation.reading import read
 from robust_prefix.evaluation.report.html import render_report
@@ -41,8 +43,8 @@ PROTOCOLS = ("replay", "direct", "adaptive", "worst")
 class Bounded(LexiconClassifier):
     """Puts no class ahead of the other by more than one, and answers as if it did not."""
 
-    def __init__(self) -> None:
-        super().__init__(SPEC)
+    def __init__(self, spec: str = SPEC) -> None:
+        super().__init__(spec)
 
     def decide(self, texts: Sequence[Fields]) -> Decisions:
         scores = self.logits(texts)
@@ -146,6 +148,76 @@ def test_what_hides_nothing_stands_beside_what_does(tmp_path: Path) -> None:
     adaptive = [(row.defense, row.protocol) for row in summary.at("adaptive")]
     assert adaptive == [("none", "direct"), (SPEC, "adaptive"), (SHOWING, "direct")]
     assert [row.defense for row in summary.at("direct")] == ["none", SPEC, SHOWING]
+
+
+def test_a_replay_and_an_adaptive_attack_have_a_worst_case(tmp_path: Path) -> None:
+    results = run(tmp_path, "replay", "adaptive")
+    assert results.manifest.protocol == "worst"
+    summary = results.summary
+    assert [row.defense for row in summary.at("worst")] == ["none", SPEC, SHOWING]
+    assert any("bounded" in sentence for sentence in read(summary))
+
+
+def test_the_worst_case_costs_what_its_attacks_cost_together(tmp_path: Path) -> None:
+    summary = run(tmp_path, "worst").summary
+    costs = {name: summary.row(SPEC, name).costs for name in PROTOCOLS}
+    for name in ("model_queries", "attack_passes"):
+        direct, adaptive, worst = (
+            getattr(costs[protocol], name).value for protocol in ("direct", "adaptive", "worst")
+        )
+        assert worst == pytest.approx(direct + adaptive)
+
+
+def test_the_curves_are_those_of_who_knows_what_is_hidden(tmp_path: Path) -> None:
+    knows = "bounded, knowing what it hides"
+    assert knows in render_report([run(tmp_path, "worst")])
+    page = render_report([run_alone(tmp_path / "alone")])
+    assert knows in page
+
+
+def test_controls_that_were_not_attacked_so_are_flagged_too(tmp_path: Path) -> None:
+    controls = tuple(f"bounded(limit=1, shuffled={seed})" for seed in (0, 1))
+    cell = manifest(
+        defenses=(SPEC,),
+        controls={SPEC: controls},
+        protocols=("direct",),
+        hiding=(SPEC, *controls),
+    )
+    systems = [System("undefended", LexiconClassifier()), System("defense", Bounded())]
+    systems += [System("control", Bounded(spec)) for spec in controls]
+    with RecordStore(tmp_path / "run.sqlite", cell) as store:
+        evaluate(systems, Greedy(), EXAMPLES, store, cell)
+        [results] = Results.read(store)
+    [row] = [row for row in results.summary.rows if row.role == "control"]
+    assert row.seeds == 2
+    assert "hides its scores, and was not attacked knowing them" in row.flags
+
+
+def test_the_worst_of_two_is_not_compared_with_the_worst_of_three(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    found = compare([run(tmp_path, "replay", "direct")], [run(tmp_path / "all", "worst")])
+    assert {row.protocol for row in found.rows if row.defense == SPEC} == {"replay", "direct"}
+    assert {row.protocol for row in found.rows if row.defense == SHOWING} == {
+        "replay",
+        "direct",
+        "worst",
+    }
+    [only] = found.only_first
+    assert only.endswith(f"{SPEC}: worst of replay and direct")
+    [more] = found.only_second
+    assert more.endswith(f"{SPEC}: adaptive, worst of replay and direct and adaptive")
+
+
+def test_adversaries_of_each_protocol_stay_apart(tmp_path: Path) -> None:
+    records = run(tmp_path, "worst").records
+    found = [each for each in adversaries_in(records) if each.defense == SPEC]
+    assert {each.protocol: len(each.texts) for each in found} == {
+        protocol: sum(
+            r.outcome == "succeeded" for r in records if (r.defense, r.protocol) == (SPEC, protocol)
+        )
+        for protocol in ("direct", "adaptive")
+    }
+    assert len(found) == 2
 
 
 def test_a_gap_and_an_attack_that_was_left_out_are_flagged(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -206,9 +207,23 @@ def test_one_attack_beside_another(
     weak: tuple[str, str, str, str], strong: tuple[str, str, str, str], flag: str | None
 ) -> None:
     cells = [results(*weak), results(*strong)]
-    expected = [MatrixFlag(cells[1].manifest.name, DEFENSE, flag)] if flag else []
+    expected = [MatrixFlag(cells[1].manifest.name, DEFENSE, "direct", flag)] if flag else []
     assert matrix_flags(cells) == expected
     assert matrix_flags(cells[::-1]) == expected
+
+
+def test_each_protocol_is_misled_or_not_by_itself() -> None:
+    """A bound misleads who does not see behind it, and nobody else."""
+    cells = []
+    for attack, direct, adaptive in (("greedy", MOST, FEW), ("random-substitution", FEW, FEW)):
+        settings = {"threat.knowledge": "score", "goal": "misclassify"}
+        asked = {"protocols": ("direct", "adaptive"), "hiding": (DEFENSE,)}
+        cell = manifest(attack=attack, n=N, controls={}, settings=settings, **asked)
+        seen = [dataclasses.replace(r, protocol="adaptive") for r in rows(adaptive, DEFENSE)]
+        records = (*rows(FEW), *rows(direct, DEFENSE), *seen)
+        cells.append(Results(cell, records, summarize(records, cell)))
+    [misled] = matrix_flags(cells)
+    assert (misled.cell, misled.protocol) == (cells[0].manifest.name, "direct")
 
 
 def test_other_seeds_tasks_and_goals_are_not_compared() -> None:

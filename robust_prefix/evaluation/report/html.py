@@ -141,8 +141,11 @@ def _headline_rows(summary: Summary) -> Sequence[SummaryRow]:
 
 
 def _curve_panels(summary: Summary) -> Iterator[figures.CurvePanel]:
-    """One for each defence that was attacked directly, or one for the undefended model alone."""
-    rows = [row for row in summary.at("direct") if row.curve is not None]
+    """One for each defence that was attacked itself, by one who knows what it hides where there
+    was such an attack; or one for the undefended model alone."""
+    searches = [row for row in summary.rows if row.curve is not None]
+    strictest = {(row.role, row.defense): row for row in searches}  # adaptive behind direct
+    rows = list(strictest.values())
     undefended = [row for row in rows if row.role == "undefended"]
     defended = [row for row in rows if row.role == "defense"]
     for row in defended or undefended:
@@ -153,7 +156,8 @@ def _curve_panels(summary: Summary) -> Iterator[figures.CurvePanel]:
             for other in (*others, row, *beside)
             if other is not None and other.curve is not None
         ]
-        yield figures.curve_panel(row.name, lines)
+        knows = ", knowing what it hides" if row.protocol == "adaptive" else ""
+        yield figures.curve_panel(f"{row.name}{knows}", lines)
 
 
 def _replayed_and_direct(
