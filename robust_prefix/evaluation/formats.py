@@ -38,8 +38,12 @@ def mean(estimate: Estimate | None, digits: int = 0) -> str:
 
 
 def factor(value: float | None) -> str:
-    """``5.2x``: how many times as much; a dash where that is unknown."""
-    return "-" if value is None else f"{value:.1f}x" if value < 100 else f"{value:.0f}x"
+    """``5.2x``, ``3e12x``: how many times as much; a dash where that is unknown."""
+    if value is None:
+        return "-"
+    if value >= 10_000:  # look-alike characters have perplexities that nobody reads in full
+        return f"{value:.0e}x".replace("e+0", "e").replace("e+", "e")
+    return f"{value:.1f}x" if value < 100 else f"{value:.0f}x"
 
 
 def points(difference: float | None) -> str:
