@@ -165,7 +165,7 @@ def _checked(task: Task, rows: Sequence[Row], source: str) -> Dataset:
     columns: dict[str, list[Any]] = {name: [] for name in (*task.columns, "label")}
     for position, row in enumerate(rows):
         try:
-            fields = task.fields(row, position)
+            fields = task.fields(row, f"row {position}")
             label = task.label(row.get(task.label_column), position)
         except InputError as error:
             raise InputError(f"{error} ({source})") from None

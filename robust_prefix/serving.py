@@ -206,5 +206,5 @@ def _by_task(
     for place, (name, text) in enumerate(requests):
         if name not in classifiers:
             raise unknown_name("task", name, classifiers)
-        found.setdefault(name, {})[place] = classifiers[name].task.fields(text, place)
+        found.setdefault(name, {})[place] = classifiers[name].task.fields(text, f"text {place}")
     return found

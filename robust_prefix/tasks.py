@@ -146,18 +146,19 @@ class Task:
         train = (*(self.sources("train") if "train" in self.splits else ()), *added)
         return dataclasses.replace(self, splits={**self.splits, "train": train})
 
-    def fields(self, text: str | Sequence[str] | Mapping[str, str], position: int = 0) -> Fields:
+    def fields(
+        self, text: str | Sequence[str] | Mapping[str, str], where: str = "text 0"
+    ) -> Fields:
         """One example's text as ``Fields``: a string, a sequence of columns, or a mapping.
 
         Args:
             text: a string for a task of one column; otherwise the columns.
-            position: the text's place in the user's list, for the message.
+            where: how to call the text in the message.
 
         Raises:
             InputError: wrong number of columns, no string, nothing but spaces, a NUL byte or half
                 a surrogate pair.
         """
-        where = f"text {position}"
         if isinstance(text, Mapping):
             missing = [column for column in self.columns if column not in text]
             if missing:
@@ -222,7 +223,7 @@ class Task:
             raise InputError(
                 f"expected a list of texts, got one {type(texts).__name__}; put it into a list"
             )
-        return [self.fields(text, position) for position, text in enumerate(texts)]
+        return [self.fields(text, f"text {position}") for position, text in enumerate(texts)]
 
     def render(self, fields: Fields) -> str:
         """The prompt for one example. Braces inside the texts stay as they are."""

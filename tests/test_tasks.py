@@ -52,7 +52,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 )
 def test_texts_that_do_not_fit_are_named(text: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        SST2.fields(text, 5)
+        SST2.fields(text, "text 5")
     assert "text 5" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -90,7 +90,7 @@ def test_pairs_come_in_the_order_of_the_columns(given: Any) -> None:
 
 def test_the_empty_column_of_a_pair_is_named() -> None:
     with pytest.raises(InputError, match="expected words in hypothesis of text 2, got an empty"):
-        SNLI.fields(("a", ""), 2)
+        SNLI.fields(("a", ""), "text 2")
     with pytest.raises(InputError, match=r"expected 2 columns \['premise', 'hypothesis'\]"):
         SNLI.fields("one string")
 

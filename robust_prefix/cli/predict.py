@@ -46,13 +46,19 @@ def predict(
         runs, defense, device=device.value, dtype=dtype.value, data_dir=data_dir
     )
     if len(runs) > 1:
-        requests = [_request(line, number) for number, line in enumerate(lines)]
+        requests = [_request(line, number) for number, line in enumerate(lines, 1)]
+        for number, (task, text) in enumerate(requests, 1):
+            if task in server.classifiers:  # the server knows what to say of others
+                server.classifiers[task].task.fields(text, f"line {number}")
         for (task, text), answer in zip(requests, server.classify(requests), strict=True):
             print_json({"task": task, "text": text, **dataclasses.asdict(answer)})
         return
     [classifier] = server.classifiers.values()
     several = len(classifier.task.columns) > 1
-    texts = [_columns(line, number) if several else line for number, line in enumerate(lines)]
+    texts = [
+        classifier.task.fields(_columns(line, number) if several else line, f"line {number}")
+        for number, line in enumerate(lines, 1)
+    ]
     for text, answer in zip(lines, classifier.classify(texts), strict=True):
         print_json({"text": text, **dataclasses.asdict(answer)})
 

@@ -45,10 +45,10 @@ dev = "train.csv"
     ("lines", "message"),
     [
         ("", "at least one line of text on stdin, got nothing"),
-        ("\n", "in text of text 0, got an empty text"),
-        ("fine\n\nfine\n", "in text of text 1, got an empty text"),
-        ("fine\n   \t \n", "in text of text 1, got only spaces"),
-        ("fine\nfine\na\0b\n", "text of text 2 without control characters, got a NUL byte at"),
+        ("\n", "in text of line 1, got an empty text"),
+        ("fine\n\nfine\n", "in text of line 2, got an empty text"),
+        ("fine\n   \t \n", "in text of line 2, got only spaces"),
+        ("fine\nfine\na\0b\n", "text of line 3 without control characters, got a NUL byte at"),
         (b"fine\ncaf\xe9\n", "UTF-8 text on stdin, got byte 0xe9 at 8"),
     ],
     ids=["nothing", "empty", "empty line", "spaces", "nul", "latin-1"],
@@ -95,11 +95,11 @@ def test_a_pair_is_a_json_list(
     }
     (run_dir / RUN_FILE).write_text(json.dumps(values))
     for line, message in {
-        "no json": "a JSON list of the task's columns in line 1, got 'no json'",
-        '{"premise": "a"}': "a JSON list of the task's columns in line 1",
-        '["a"]': "2 columns ['premise', 'hypothesis'] in text 1, got 1",
-        '["a", ""]': "in hypothesis of text 1, got an empty text",
-        '["a", 5]': "hypothesis of text 1 to be a string, got 5",
+        "no json": "a JSON list of the task's columns in line 2, got 'no json'",
+        '{"premise": "a"}': "a JSON list of the task's columns in line 2",
+        '["a"]': "2 columns ['premise', 'hypothesis'] in line 2, got 1",
+        '["a", ""]': "in hypothesis of line 2, got an empty text",
+        '["a", 5]': "hypothesis of line 2 to be a string, got 5",
         '["a", "\\ud800"]': "half a surrogate pair",
         '["a", "\\u0000"]': "a NUL byte",
     }.items():
@@ -115,15 +115,15 @@ def test_lines_for_several_runs(
     values["task"]["name"] = "other"
     (other / RUN_FILE).write_text(json.dumps(values))
     for line, message in {
-        "no json": 'a JSON object such as {"task": "sst2", "text": "..."} in line 1, got',
+        "no json": 'a JSON object such as {"task": "sst2", "text": "..."} in line 2, got',
         '["other", "fine"]': "a JSON object such as",
-        '{"task": "other"}': "in line 1, got",
-        '{"task": "other", "text": "fine", "more": 1}': "in line 1, got",
-        '{"task": ["other"], "text": "fine"}': "in line 1, got",
+        '{"task": "other"}': "in line 2, got",
+        '{"task": "other", "text": "fine", "more": 1}': "in line 2, got",
+        '{"task": ["other"], "text": "fine"}': "in line 2, got",
         '{"task": "othr", "text": "fine"}': "known task (other, sst2), got 'othr'; did you mean",
-        '{"task": "other", "text": ""}': "in text of text 1, got an empty text",
-        '{"task": "other", "text": 5}': "text of text 1 to be a string, got 5",
-        '{"task": "other", "text": ["a", "b"]}': "1 columns ['text'] in text 1, got 2",
+        '{"task": "other", "text": ""}': "in text of line 2, got an empty text",
+        '{"task": "other", "text": 5}': "text of line 2 to be a string, got 5",
+        '{"task": "other", "text": ["a", "b"]}': "1 columns ['text'] in line 2, got 2",
     }.items():
         lines = '{"task": "sst2", "text": "good"}\n' + line + "\n"
         answer = refused("predict", run_dir, other, "--dtype", "float32", input=lines)
@@ -309,8 +309,8 @@ def test_data_that_is_missing_is_named_with_what_to_do(
             "(0 to 1, or bad, good) in row 1, got 'superb'",
         ),
         (OWN_TASK, "review,label\na,2\n", "in row 0, got 2"),
-        (OWN_TASK, "review,label\n,1\n", "in review of text 0, got an empty text"),
-        (OWN_TASK, "review,label\n  ,1\n", "in review of text 0, got only spaces"),
+        (OWN_TASK, "review,label\n,1\n", "in review of row 0, got an empty text"),
+        (OWN_TASK, "review,label\n  ,1\n", "in review of row 0, got only spaces"),
         (OWN_TASK, "review,label\na\0b,1\n", "a NUL byte at character 1"),
         (OWN_TASK, "review,label\nso, so,1\n", "3 instead of 2 cells at line 2"),
         (OWN_TASK, "", "at least one row"),
