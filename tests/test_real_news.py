@@ -1,4 +1,4 @@
-"""The zoo's news classifier on the real model: four classes, adapters, words that hold beside it."""
+"""The news classifier of the zoo on the real model: four classes, and words that hold beside it."""
 
 from __future__ import annotations
 
