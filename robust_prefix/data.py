@@ -33,6 +33,11 @@ def load_split(task: Task, split: str) -> Dataset:
             f"got {split!r}; add it under [splits] in the task's TOML file"
         )
     parts = [_load_source(task, source) for source in task.sources(split)]
+    if not parts:
+        raise ConfigError(
+            f"expected a file for {split} of task {task.name!r}, got an empty list; name one under "
+            "[splits] in the task's TOML file, or leave that split out"
+        )
     if len(parts) == 1:
         return parts[0]
     from datasets import concatenate_datasets

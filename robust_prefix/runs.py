@@ -16,7 +16,7 @@ from typing import Any
 
 from robust_prefix.defenses.base import Fitted
 from robust_prefix.detection import Detectors
-from robust_prefix.errors import ArtifactError, RobustPrefixError, unknown_name
+from robust_prefix.errors import ArtifactError, ConfigError, RobustPrefixError, unknown_name
 from robust_prefix.files import read_json, write_json
 from robust_prefix.prefixes import PREFIX_FILE, Prefix
 from robust_prefix.subspaces import Subspaces
@@ -141,6 +141,21 @@ class Run:
         run.save(run_folder(name))
 
     @classmethod
+    def load_own(cls, name: str | Path, data_dir: str | Path | None = None) -> Run:
+        """As :meth:`load`, for those who are going to :meth:`change` it.
+
+        Raises:
+            ConfigError: it comes with the package, whose files are everybody's.
+            ArtifactError: see :meth:`load`.
+        """
+        if str(name).startswith("zoo:"):
+            raise ConfigError(
+                f"expected a run directory of your own to change, got {name}; copy "
+                f"{run_folder(name)} first and name the copy"
+            )
+        return cls.load(name, data_dir)
+
+    @classmethod
     def load(cls, name: str | Path, data_dir: str | Path | None = None) -> Run:
         """Read a run directory or ``zoo:NAME``.
 
@@ -198,6 +213,19 @@ def prefix_of_run(folder: Path, values: Mapping[str, Any], said_in: str) -> Pref
             "was written there since; train into a folder of its own"
         )
     return prefix
+
+
+def check_free(folder: str | Path) -> None:
+    """That no run would be written over.
+
+    Raises:
+        ConfigError: ``folder`` holds one.
+    """
+    if (Path(folder) / RUN_FILE).exists():
+        raise ConfigError(
+            f"expected a new folder for a run, got {folder}, which holds one; give another --out, "
+            "or remove it"
+        )
 
 
 def run_folder(name: str | Path) -> Path:

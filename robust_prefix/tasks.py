@@ -78,6 +78,22 @@ class Task:
                 f"expected one label word for each of the {len(self.labels)} labels of {owner}, "
                 f"got {len(self.label_words)}"
             )
+        displaced = [
+            label
+            for place, label in enumerate(self.labels)
+            if label.strip().isdecimal() and int(label) != place
+        ]
+        if displaced:
+            raise ConfigError(
+                f"expected class names of {owner} that are numbers to be their own places, from 0 "
+                f"on, got {displaced[0]!r}; a 1 in the data could mean either"
+            )
+        odd = [column for column in self.columns if not re.fullmatch(r"\w+", column)]
+        if odd:
+            raise ConfigError(
+                f"expected letters, digits and _ in the column names of {owner}, got {odd[0]!r}; "
+                "rename it in the data"
+            )
         found = _PLACEHOLDER.findall(self.template)
         if self._masked:
             found.remove("mask")
@@ -316,8 +332,8 @@ def load_task(name: str, data_dir: str | Path | None = None) -> Task:
 
     Args:
         name: ``sst2``, ``ag_news``, ``snli``, or a path ending in ``.toml`` whose keys are the
-            attributes of :class:`Task`; its data paths are relative to ``data_dir`` or, without
-            one, to the file's folder.
+            attributes of :class:`Task`; its data paths are relative to the file's folder or, what
+            is not there, to ``data_dir``.
         data_dir: where the data is; ``ROBUST_PREFIX_DATA`` serves where it is not given.
 
     Raises:
@@ -336,4 +352,20 @@ def load_task(name: str, data_dir: str | Path | None = None) -> Task:
         raise ConfigError(f"expected a task file at {path}, got nothing there") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"expected TOML in {path}, got {error}") from None
-    return Task.from_dict(values, data_dir=data_dir or path.parent)
+    found = Task.from_dict(values, data_dir=data_dir or path.parent)
+    return dataclasses.replace(found, splits=_beside(path.parent.resolve(), found.splits))
+
+
+def _beside(
+    folder: Path, splits: Mapping[str, str | tuple[str, ...]]
+) -> dict[str, str | tuple[str, ...]]:
+    """Splits with the whole paths of what is in ``folder``, which a run keeps."""
+
+    def whole(source: str) -> str:
+        here = folder / source
+        return str(here) if not source.startswith("hub:") and here.is_file() else source
+
+    return {
+        split: whole(found) if isinstance(found, str) else tuple(map(whole, found))
+        for split, found in splits.items()
+    }

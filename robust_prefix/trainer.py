@@ -49,12 +49,23 @@ class LengthGroupedBatches(Sampler[int]):
 
 
 def finished(folder: Path, settings: dict[str, Any], backbone: Backbone) -> Prefix | None:
-    """The prefix that a training with the same settings left in ``folder``, if there is one."""
+    """The prefix that a training with the same settings left in ``folder``, if there is one.
+
+    Raises:
+        ConfigError: ``folder`` holds the prefix of another training.
+    """
     if not (folder / PREFIX_FILE).is_file() or (folder / "checkpoints").exists():
         return None
     prefix = Prefix.load(folder / PREFIX_FILE)
-    same = all(prefix.config.get(key) == value for key, value in _as_json(settings).items())
-    return prefix if same and prefix.base_fingerprint == backbone.fingerprint else None
+    wanted = {**_as_json(settings), "base": backbone.fingerprint}
+    there = {**prefix.config, "base": prefix.base_fingerprint}
+    other = [key for key, value in wanted.items() if there.get(key) != value]
+    if other:
+        raise ConfigError(
+            f"expected an empty folder or the same training in {folder}, got a prefix with other "
+            f"{', '.join(other)}; give another --out, or remove that folder"
+        )
+    return prefix
 
 
 @contextlib.contextmanager

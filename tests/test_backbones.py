@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -358,3 +359,38 @@ def test_weights_cut_short_are_named(tmp_path: Path, model_dir: Path) -> None:
 def test_unknown_device_and_dtype(model_dir: Path, setting: str, value: str) -> None:
     with pytest.raises(ConfigError, match=value):
         load_backbone(str(model_dir), **{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("tokenizer.json", "{"), ("config.json", None)],
+    ids=["tokenizer cut short", "weights of another size"],
+)
+def test_damaged_files_of_a_model_are_one_line(
+    tmp_path: Path, model_dir: Path, file: str, content: str | None
+) -> None:
+    copy = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    if content is None:
+        config = json.loads((copy / file).read_text())
+        content = json.dumps(config | {"vocab_size": 7})
+    (copy / file).write_text(content)
+    with pytest.raises(ResourceError, match=r"expected the model .*; give a local directory"):
+        load_backbone(str(copy))
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "gone"), "./gone", "../gone", "a/b/c"):
+        with pytest.raises(ResourceError, match=r"got no such folder; give a local directory"):
+            load_backbone(name)
+
+
+def test_a_near_name_is_offered() -> None:
+    assert "did you mean 'smollm2-135m'?" in loading._mend("smollm2-135", "smollm2-135")
+
+
+def test_a_folder_is_known_by_its_whole_path(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run names it, and may be read from elsewhere."""
+    monkeypatch.chdir(model_dir.parent)
+    assert load_backbone(model_dir.name, dtype="float32").name == str(model_dir.resolve())

@@ -245,3 +245,34 @@ def test_a_column_may_be_called_mask() -> None:
     task = Task.from_dict({**OWN, "columns": ["mask"], "template": "{mask} is it good ?"})
     assert task.mask is None
     assert task.render(("x",)) == "x is it good ?"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"columns": ["review text"]}, "letters, digits and _ in the column names of .*, got 'rev"),
+        ({"labels": ["1", "0"]}, "numbers to be their own places, from 0 on, got '1'"),
+        ({"labels": ["0", "2"]}, "numbers to be their own places, from 0 on, got '2'"),
+    ],
+)
+def test_names_that_could_mean_something_else(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Task.from_dict({**OWN, **changes})
+    assert Task.from_dict({**OWN, "labels": ["0", "1"]}).label(1) == 1
+
+
+def test_data_beside_a_task_file_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever else the data folder is for, and by the run that is made of it later."""
+    own = tmp_path / "own.toml"
+    own.write_text(TOML + '[splits]\ntrain = ["a.csv", "b.csv"]\ntest = "c.csv"\n')
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("ROBUST_PREFIX_DATA", str(elsewhere))
+    splits = load_task(str(own)).splits  # not there yet: looked for in the data folder
+    assert splits == {"train": ("a.csv", "b.csv"), "test": "c.csv"}
+    for name in "abc":
+        (tmp_path / f"{name}.csv").write_text("text,label\na,0\n")
+    a, b, c = (str(tmp_path.resolve() / f"{name}.csv") for name in "abc")
+    assert load_task(str(own)).splits == {"train": (a, b), "test": c}

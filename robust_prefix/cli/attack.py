@@ -71,6 +71,8 @@ def attack(
     """Attack a run; write results.csv, summary.json and report.html. Resumes a killed run."""
     from attacks import build_attack
     from robust_prefix.classifier import PrefixClassifier
+    from robust_prefix.defenses import NoDefense
+    from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.ablation import without_each
     from robust_prefix.evaluation.bench import Bench, run_bench
     from robust_prefix.evaluation.protocols import RecordedAttack
@@ -84,6 +86,10 @@ def attack(
         run, defense, device=device.value, dtype=dtype.value, data_dir=data_dir
     )
     tested = classifier.defense
+    if leave_one_out and isinstance(tested, NoDefense):
+        raise ConfigError(
+            "expected a defence whose parts can be left out, got none; name one with --defense"
+        )
     recorded = isinstance(built, RecordedAttack)
     protocol = protocol or ("replay" if recorded else "worst")
     if out is None:

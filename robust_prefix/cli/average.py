@@ -56,8 +56,9 @@ def average(
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.accuracy import describe, measured_run
     from robust_prefix.prefixes import Prefix
-    from robust_prefix.runs import Run
+    from robust_prefix.runs import Run, check_free
 
+    check_free(out)
     first, *others = [Run.load(name, data_dir) for name in runs]
     try:
         given = [float(share) for share in shares.split(",")] if shares else None

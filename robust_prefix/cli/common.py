@@ -101,6 +101,8 @@ def quiet_libraries() -> None:
     )
     for package in ("robust_prefix", "attacks"):
         logging.getLogger(package).setLevel(logging.INFO)
+    # It tells of each try to reach the Hub, twice; the error that comes of it is told once.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # Read by transformers and datasets when they are first imported.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -75,7 +75,7 @@ def defend(
     from robust_prefix.runs import Run, run_folder
 
     limits = defending.limits(budget, max_clean_loss)
-    loaded = Run.load(run, data_dir)
+    loaded = Run.load_own(run, data_dir)
     built = [build_attack(each, loaded.task.columns, data_dir) for each in attack or ["pwws"]]
     names = [each.name for each in built]
     if len(set(names)) < len(names):

@@ -102,6 +102,9 @@ def detect(
     summary = {**about, **detection_summary(clean, against)}
     write_json(out / "detection.json", summary)
     Console(stderr=json).print(detection_tables(clean, against))
+    if attacks and not against:
+        told = ", ".join(map(str, attacks))
+        print(f"no adversary in {told} fooled what it attacked: nothing to detect", file=sys.stderr)
     print(f"detection: {out / 'detection.json'}", file=sys.stderr)
     if json:
         print_json(summary)

@@ -41,9 +41,10 @@ def ensemble(
     from robust_prefix.ensembling import ensemble_runs
     from robust_prefix.evaluation.accuracy import describe, measure_accuracy
     from robust_prefix.prefixes import PrefixModel
-    from robust_prefix.runs import Run
+    from robust_prefix.runs import Run, check_free
     from robust_prefix.specs import build_config
 
+    check_free(out)
     chosen = build_config(EnsembleConfig, {"combine": combine}, "ensemble").combine
     run = ensemble_runs([Run.load(name, data_dir) for name in runs], chosen)
     measured = "not measured"

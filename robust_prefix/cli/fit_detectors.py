@@ -65,7 +65,7 @@ def fit(
     config = build_config(
         DetectorConfig, settings | {"max_examples": max_examples}, "fit-detectors"
     )
-    loaded = Run.load(run, data_dir)
+    loaded = Run.load_own(run, data_dir)
     names = [name.strip() for name in sources.split(",") if name.strip() != "none"]
     substitutes = substitutes_from(data_dir, names) if names else None
     backbone = load_backbone(loaded.prefix.base_model, device=device.value, dtype=dtype.value)

@@ -18,7 +18,7 @@ def fit(run: RunArgument, data_dir: DataDirOption = None, json: JsonOption = Fal
     from robust_prefix.runs import Run
     from robust_prefix.vocabulary import Vocabulary
 
-    loaded = Run.load(run, data_dir)
+    loaded = Run.load_own(run, data_dir)
     texts = rows_as_fields(loaded.task, load_split(loaded.task, "train"))
     vocabulary = Vocabulary.of(texts, examples=len(texts))
     if not vocabulary.counts:

@@ -61,7 +61,7 @@ def fit(
         },
         "fit-subspaces",
     )
-    loaded = Run.load(run, data_dir)
+    loaded = Run.load_own(run, data_dir)
     backbone = load_backbone(loaded.prefix.base_model, device=device.value, dtype=dtype.value)
     spaces = fit_subspaces(backbone, loaded.prefix, loaded.task, config=config)
     Run.change(run, subspaces=spaces)

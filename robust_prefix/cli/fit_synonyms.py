@@ -34,7 +34,7 @@ def fit(
     from robust_prefix.defenses import Synonyms
     from robust_prefix.runs import Run
 
-    loaded = Run.load(run, data_dir)
+    loaded = Run.load_own(run, data_dir)
     names = [name.strip() for name in sources.split(",")]
     clusters = clusters_for(loaded.task, data_dir, names, rare)
     Run.change(run, lambda now: renewed(now, Synonyms.name), synonyms=clusters)

@@ -82,7 +82,7 @@ def fit(
         "block_limit": block_limit,
     }
     config = build_config(WordScoresConfig, settings, "fit-word-scores")
-    loaded = Run.load(run, data_dir)
+    loaded = Run.load_own(run, data_dir)
     rewriter = _rewriter(loaded, behind)
     names = [name.strip() for name in sources.split(",")]
     substitutes = substitutes_from(data_dir, names)

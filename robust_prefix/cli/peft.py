@@ -43,9 +43,10 @@ def import_peft(
     from robust_prefix.evaluation.accuracy import describe, measured_run, parameter_counts
     from robust_prefix.prefixes import PrefixModel
     from robust_prefix.prefixes.peft import PeftCheckpoint
-    from robust_prefix.runs import Run
+    from robust_prefix.runs import Run, check_free
     from robust_prefix.tasks import load_task
 
+    check_free(out)
     read = PeftCheckpoint.read(checkpoint)
     if not (model or read.base_model):
         raise ConfigError(

@@ -22,7 +22,7 @@ from robust_prefix.defenses import (
     layers,
 )
 from robust_prefix.errors import ConfigError, ResourceError
-from robust_prefix.evaluation.outputs import write_results
+from robust_prefix.evaluation.outputs import check_folder, write_results
 from robust_prefix.evaluation.protocols import PROTOCOLS, Attack, Example, RecordedAttack
 from robust_prefix.evaluation.quality import (
     Encoder,
@@ -353,6 +353,7 @@ def run_bench(
         ConfigError: ``out`` holds another run.
         StorageError: ``out`` cannot be written, or another process writes there.
     """
+    check_folder(out, DATABASE)
     with RecordStore(Path(out) / DATABASE, bench.manifest) as store:
         done = len(store)
         with progress("attack", bench.manifest.total, done) as advance:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from robust_prefix.errors import ConfigError, ResourceError
 from robust_prefix.evaluation.bench import DATABASE
-from robust_prefix.evaluation.outputs import write_results
+from robust_prefix.evaluation.outputs import check_folder, write_results
 from robust_prefix.evaluation.plan import CellPlan
 from robust_prefix.evaluation.pool import Died, Event, Failed, Pool, Told
 from robust_prefix.evaluation.quality import KIND, unmeasured
@@ -71,6 +71,7 @@ def run_benchmark(
         ResourceError: no cell can be run, or a process ended before it could begin.
         StorageError: ``out`` cannot be written, or another process writes there.
     """
+    check_folder(out, DATABASE)
     path = Path(out) / DATABASE
     stored = _stored(path)
     with Pool(workers, make) as pool:

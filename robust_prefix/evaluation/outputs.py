@@ -7,10 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from robust_prefix import files
+from robust_prefix.errors import ConfigError
 from robust_prefix.evaluation.compare import Comparison, compare
 from robust_prefix.evaluation.markdown import comparison_markdown, render_markdown
 from robust_prefix.evaluation.results import Results, missing_cells
 from robust_prefix.evaluation.store import RecordStore
+
+
+def check_folder(out_dir: str | Path, database: str) -> None:
+    """That results of another command would not be written over.
+
+    Raises:
+        ConfigError: ``out_dir`` has results, and no ``database`` that they could be of.
+    """
+    there = Path(out_dir) / "summary.json"
+    if there.exists() and not (Path(out_dir) / database).exists():
+        raise ConfigError(
+            f"expected a new folder, or one of the same attack, got {out_dir} with results of "
+            "another command; give another --out"
+        )
 
 
 def write_results(

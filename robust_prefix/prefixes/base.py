@@ -77,7 +77,7 @@ class Prefix:
         zero-shot models"). Prefixes that were trained apart have no such path between them.
 
         Args:
-            shares: of this one first; they add up to 1.
+            shares: of this one first, each from 0 to 1; they add up to 1.
 
         Raises:
             ArtifactError: they are for different base models.
@@ -88,9 +88,10 @@ class Prefix:
         if len({prefix.base_fingerprint for prefix in everyone}) > 1:
             names = ", ".join(prefix.base_fingerprint for prefix in everyone)
             raise ArtifactError(f"expected prefixes for one base model, got those for {names}")
-        if len(shares) != len(everyone) or not abs(sum(shares) - 1) <= 1e-6:
+        fits = len(shares) == len(everyone) and all(0 <= share <= 1 for share in shares)
+        if not fits or not abs(sum(shares) - 1) <= 1e-6:
             raise ConfigError(
-                f"expected {len(everyone)} shares that add up to 1, got {list(shares)}"
+                f"expected {len(everyone)} shares of 0 to 1 that add up to 1, got {list(shares)}"
             )
         forms = [_form(prefix) for prefix in everyone]
         # Soft tokens were compiled to keys and values, and their mean is not compiled to the mean.

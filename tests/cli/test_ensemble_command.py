@@ -98,7 +98,7 @@ def test_an_average_lies_between(
 @pytest.mark.parametrize(
     ("shares", "message"),
     [
-        pytest.param("0.5,0.6", "2 shares that add up to 1", id="sum"),
+        pytest.param("0.5,0.6", "2 shares of 0 to 1 that add up to 1", id="sum"),
         pytest.param("1", "2 shares", id="one"),
         pytest.param("a,b", "expected numbers with commas", id="words"),
     ],

@@ -46,7 +46,7 @@ def test_out_and_in_again(
     assert imported.exit_code == 0, imported.stderr
     assert "not measured" in imported.stderr
 
-    more = ("--out", out, "--data-dir", data_dir, *FLOAT32, "--json")
+    more = ("--out", tmp_path / "measured", "--data-dir", data_dir, *FLOAT32, "--json")
     measured = cli("import-peft", tmp_path / "peft", *more)
     assert measured.exit_code == 0, measured.stderr
     assert json.loads(measured.stdout.splitlines()[-1])["clean_accuracy"]["n"] == 32
