@@ -86,11 +86,8 @@ def test_no_report_is_written_over_other_results(
     attack = ("--attack", "deepwordbug(max_queries=5)", "--num-examples", "2", "--defense", "none")
     common = ("--data-dir", data_dir, "--dtype", "float32", "--protocol", "direct")
     for seed in (0, 1):
-        out = tmp_path / str(seed)
-        assert (
-            cli("attack", pristine_run, *attack, *common, "--seed", seed, "--out", out).exit_code
-            == 0
-        )
+        own = ("--seed", seed, "--out", tmp_path / str(seed))
+        assert cli("attack", pristine_run, *attack, *common, *own).exit_code == 0
     before = contents(tmp_path / "1")
     message = refused("report", tmp_path / "0", "--out", tmp_path / "1")
     assert f"a folder without results of its own as --out, got {tmp_path / '1'}" in message
