@@ -14,6 +14,7 @@ from robust_prefix.classifier import Prediction, PrefixClassifier, Text
 from robust_prefix.defenses import NoDefense
 from robust_prefix.errors import ConfigError, InputError, unknown_name
 from robust_prefix.prefixes.mixing import Prompt, mixed_scores
+from robust_prefix.runs import Run
 from robust_prefix.tasks import Fields
 
 Request = tuple[str, Text]
@@ -125,6 +126,12 @@ class PrefixServer:
         """
         if not runs:
             raise InputError("expected at least one run to serve, got none")
+        tasks = [Run.load(run, data_dir).task.name for run in runs]
+        if len(set(tasks)) < len(tasks):  # said before the model is loaded, which takes long
+            raise ConfigError(
+                f"expected runs of different tasks, got those of {', '.join(tasks)}; serve one of "
+                "each task"
+            )
         first = PrefixClassifier.from_pretrained(
             runs[0], defense, device=device, dtype=dtype, data_dir=data_dir
         )

@@ -330,8 +330,8 @@ def test_runs_are_served_from_their_folders(
     requests = [(renamed[name], text) for name, text in REQUESTS]
     for found, expected in zip(server.logits(requests), made.logits(REQUESTS), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    with pytest.raises(ConfigError, match="got 'snli', which is served"):
-        PrefixServer.from_pretrained([*folders, folders[1]], dtype="float32")
+    with pytest.raises(ConfigError, match=r"got those of .*, snli, snli; serve one of each"):
+        PrefixServer.from_pretrained([*folders, folders[1]], dtype="no model is loaded")
     with pytest.raises(InputError, match="at least one run"):
         PrefixServer.from_pretrained([])
     elsewhere = tiny_backbone("llama", tokenizer, seed=1)

@@ -10,13 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robust_prefix.errors import ConfigError, RobustPrefixError
-from robust_prefix.specs import Spec, build_config, parse_composition, parse_spec
+from robust_prefix.specs import (
+    Spec,
+    build_config,
+    parse_composition,
+    parse_spec,
+    split_specs,
+    without_settings,
+)
 
 names = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,12}", fullmatch=True)
 keys = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
-values = st.text(
-    st.characters(exclude_characters="(),", exclude_categories=["Cs"]), min_size=1, max_size=10
-).filter(lambda value: value == value.strip())
+values = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 specs = st.builds(Spec, names, st.dictionaries(keys, values, max_size=4))
 
 
@@ -30,6 +35,9 @@ specs = st.builds(Spec, names, st.dictionaries(keys, values, max_size=4))
         ("robust-prefix(steps=5)", Spec("robust-prefix", {"steps": "5"})),
         ("a.b_c-d( x = 1 ,y=two words)", Spec("a.b_c-d", {"x": "1", "y": "two words"})),
         ("a(x=1e-3,y=a=b)", Spec("a", {"x": "1e-3", "y": "a=b"})),
+        ('a(x="one, (two)", y = "" )', Spec("a", {"x": "one, (two)", "y": ""})),
+        (r'a(x=" \"so\" \u00e9\n")', Spec("a", {"x": ' "so" \u00e9\n'})),
+        ('a(x="+1\n2")', Spec("a", {"x": "+1\n2"})),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -55,6 +63,11 @@ def test_specs_are_parsed(text: str, expected: Spec) -> None:
         "a(x y=1)",
         "a(x=1,)",
         "a(x=1, x=2)",
+        'a(x="1)',
+        'a(x=1")',
+        'a(x="1" 2)',
+        'a("x"=1)',
+        r'a(x="\q")',
         "a b",
         "a+b",
     ],
@@ -77,6 +90,13 @@ def test_compositions_keep_their_order_and_a_plus_inside_a_setting() -> None:
 @given(specs)
 def test_printing_is_the_inverse_of_parsing(spec: Spec) -> None:
     assert parse_spec(str(spec)) == spec
+
+
+@given(st.lists(specs, min_size=1, max_size=3))
+def test_of_several_too(several: list[Spec]) -> None:
+    assert parse_composition("+".join(map(str, several))) == several
+    assert [parse_spec(part) for part in split_specs(", ".join(map(str, several)), ",")] == several
+    assert without_settings("+".join(map(str, several))) == "+".join(spec.name for spec in several)
 
 
 @given(st.lists(specs, min_size=1, max_size=4))

@@ -68,6 +68,7 @@ def defend(
     from attacks import build_attack
     from robust_prefix.classifier import PrefixClassifier
     from robust_prefix.data import load_split
+    from robust_prefix.defenses import build_defense
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation import defending
     from robust_prefix.evaluation.bench import Bench, run_bench, subspace_settings
@@ -81,10 +82,12 @@ def defend(
     if len(set(names)) < len(names):
         raise ConfigError(f"expected each attack once, got {', '.join(names)}")
     rows = load_split(loaded.task, "dev")
+    tested, left_out = defending.candidates(
+        candidates, lambda spec: build_defense(spec, loaded.fitted)
+    )
     classifier = PrefixClassifier.from_pretrained(
         run, "none", device=device.value, dtype=dtype.value, data_dir=data_dir
     )
-    tested, left_out = defending.candidates(candidates, classifier.build_defense)
     if out is None:
         name = f"{loaded.task.name}-defend-{'-'.join(names)}-{num_examples}-seed{seed}"
         out = results_folder(name)

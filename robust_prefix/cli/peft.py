@@ -77,9 +77,15 @@ def export_peft(
     json: JsonOption = False,
 ) -> None:
     """Write a run's prefix as a checkpoint that PeftModel.from_pretrained loads."""
-    from robust_prefix.prefixes.peft import write_peft
+    from robust_prefix.errors import ConfigError
+    from robust_prefix.prefixes.peft import CONFIG_FILE, write_peft
     from robust_prefix.runs import Run
 
+    if (out / CONFIG_FILE).exists():
+        raise ConfigError(
+            f"expected a folder without a checkpoint, got {out}, which holds one; give another "
+            "--out, or remove it"
+        )
     loaded = Run.load(run)
     config = write_peft(loaded.prefix, out)
     Console(stderr=True).print(

@@ -20,7 +20,7 @@ from robust_prefix.detection import Decisions, Detectors
 from robust_prefix.errors import ArtifactError, InputError, RobustPrefixError, unknown_name
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.prefixes import Encoded, Inputs, Prefix, PrefixModel, plain_scores
-from robust_prefix.specs import build_config
+from robust_prefix.specs import Spec, build_config
 from robust_prefix.subspaces import Subspaces
 from robust_prefix.synonyms import SynonymClusters
 from robust_prefix.tasks import Fields
@@ -115,9 +115,8 @@ class Defense(ABC, Generic[Config]):
     def spec(self) -> str:
         """Name and all settings that are given, as ``build_defense`` parses them."""
         settings = dataclasses.asdict(self.config)  # type: ignore[call-overload]
-        given = {key: value for key, value in settings.items() if value is not None}
-        inner = ", ".join(f"{key}={value}" for key, value in given.items())
-        return f"{self.name}({inner})" if inner else self.name
+        given = {key: str(value) for key, value in settings.items() if value is not None}
+        return str(Spec(self.name, given))
 
     @final
     def logits(self, model: PrefixModel, texts: Sequence[Fields], batch_size: int = 32) -> Tensor:

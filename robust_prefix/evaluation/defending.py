@@ -26,6 +26,7 @@ from robust_prefix.evaluation.roc import as_json
 from robust_prefix.evaluation.statistics import Estimate
 from robust_prefix.files import read_json, write_json
 from robust_prefix.progress import progress
+from robust_prefix.specs import split_specs
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -146,14 +147,14 @@ def candidates(
     Args:
         asked: specs with commas between them; ``CANDIDATES`` where not given, of which those are
             left out that something has to be fitted for first.
-        build: see ``PrefixClassifier.build_defense``.
+        build: a defence from its name and settings.
 
     Raises:
         ConfigError, ArtifactError: what was asked for cannot be built.
     """
     found: dict[str, Defense[Any]] = {}
     left_out: dict[str, str] = {}
-    for spec in CANDIDATES if asked is None else re.split(r",(?![^()]*\))", asked):
+    for spec in CANDIDATES if asked is None else split_specs(asked, ","):
         try:
             defense = build(spec.strip())
         except (ArtifactError, ConfigError) as error:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from robust_prefix.errors import ConfigError
-from robust_prefix.specs import Spec, parse_composition
+from robust_prefix.specs import Spec, parse_composition, without_settings
 
 
 def short_name(spec: str) -> str:
     """A spec without its settings: ``a(x=1)+b`` is ``a+b``."""
-    return re.sub(r"\([^()]*\)", "", spec)
+    return without_settings(spec)
 
 
 def distinct_names(specs: Iterable[str]) -> dict[str, str]:

@@ -112,3 +112,13 @@ def test_shares_are_shares(
     common = ("--data-dir", data_dir, "--dtype", "float32", "--out", tmp_path / "out")
     message = refused("average", pristine_run, pristine_run, "--shares", "2,-1", *common)
     assert "2 shares of 0 to 1 that add up to 1, got [2.0, -1.0]" in message
+
+
+def test_no_checkpoint_is_written_over(
+    cli: Cli, refused: Callable[..., str], pristine_run: Path, tmp_path: Path
+) -> None:
+    command = ("export-peft", pristine_run, "--out", tmp_path / "p")
+    assert cli(*command).exit_code == 0
+    before = contents(tmp_path / "p")
+    assert "a folder without a checkpoint" in refused(*command)
+    assert contents(tmp_path / "p") == before
