@@ -75,7 +75,7 @@ class Recorded:
         rows = read_rows(path)
         if not rows:
             raise InputError(f"expected at least one row of adversaries in {path}, got none")
-        names = _names(columns, list(rows[0]), path)
+        names = _names(columns, list(dict.fromkeys(name for row in rows for name in row)), path)
         self._labels = [row.get("label") for row in rows]
         self._originals = [self._texts(row, names[0], place) for place, row in enumerate(rows)]
         self._adversaries = [self._texts(row, names[1], place) for place, row in enumerate(rows)]

@@ -33,6 +33,7 @@ It differs from the paper and its code:
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +49,13 @@ from attacks.substitution import Queries
 from attacks.victim import checked_logits, facing, gradient_victim, tokens_at
 from attacks.vocabulary import Words, read_vocabulary
 from robust_prefix.errors import ArtifactError, ConfigError
-from robust_prefix.evaluation.protocols import Attempt, Example, GradientVictim, Victim
+from robust_prefix.evaluation.protocols import (
+    Attempt,
+    Example,
+    GradientVictim,
+    ThreatModel,
+    Victim,
+)
 from robust_prefix.progress import progress
 from robust_prefix.tasks import Fields
 
@@ -165,6 +172,12 @@ class UniversalTriggers(Recipe[UniversalTriggersConfig]):
         if self._triggers[name]:
             queries.ask([self.with_trigger(fields, self._triggers[name])])
         return Attempt(queries.adversarial, queries.made)
+
+    @property
+    def threat(self) -> ThreatModel:
+        """See ``Recipe``. Two queries are all that it makes of a text: a larger limit is none."""
+        limit = 1 if self.config.max_queries == 1 else None
+        return dataclasses.replace(super().threat, max_queries=limit)
 
     @property
     def open_columns(self) -> list[int]:

@@ -90,5 +90,5 @@ def _json(line: str) -> Any:
     """What a line of JSON holds; None where it is none."""
     try:
         return json_module.loads(line)
-    except json_module.JSONDecodeError:
+    except (ValueError, RecursionError):  # also a number too long, or lists too deep, to be read
         return None

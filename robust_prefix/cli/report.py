@@ -29,7 +29,11 @@ def report(
     """Write tables, summary and page anew from the records of a run; or compare two runs."""
     from robust_prefix.errors import ConfigError
     from robust_prefix.evaluation.bench import DATABASE
-    from robust_prefix.evaluation.outputs import write_comparison, write_results
+    from robust_prefix.evaluation.outputs import (
+        check_report_folder,
+        write_comparison,
+        write_results,
+    )
     from robust_prefix.evaluation.results import Results, missing_cells
     from robust_prefix.evaluation.store import RecordStore
 
@@ -42,6 +46,8 @@ def report(
         raise ConfigError(
             f"expected a folder without results of its own as --out, got {folder}; give another"
         )
+    if folder.resolve() != results.resolve():
+        check_report_folder(folder)
     with RecordStore(results / DATABASE) as store:
         if against is None:
             runs, missing = write_results(store, folder), missing_cells(store)

@@ -65,7 +65,9 @@ class Decisions:
         shown = self.logits.clone()
         for scores in self.unhidden:
             shown += scores * (scores.argmax(-1) == answers)[:, None]
-        return dataclasses.replace(self, logits=shown / (1 + len(self.unhidden)), unhidden=())
+        shown /= 1 + len(self.unhidden)
+        same = (shown.argmax(-1) == answers)[:, None]  # or rounding has made two scores one
+        return dataclasses.replace(self, logits=torch.where(same, shown, self.logits), unhidden=())
 
 
 def as_attacked(

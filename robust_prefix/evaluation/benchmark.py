@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from robust_prefix.errors import ConfigError, ResourceError
+from robust_prefix.errors import ArtifactError, ConfigError, ResourceError
 from robust_prefix.evaluation.bench import DATABASE
 from robust_prefix.evaluation.outputs import check_folder, write_results
 from robust_prefix.evaluation.plan import CellPlan
@@ -240,7 +240,7 @@ class _Benchmark:
             RobustPrefixError: it is nothing that concerns this system or cell alone.
         """
         if not isinstance(
-            error, ResourceError if defense is None else (ConfigError, ResourceError)
+            error, ResourceError if defense is None else (ArtifactError, ConfigError, ResourceError)
         ):
             raise error
         if defense is None:

@@ -46,7 +46,7 @@ Cells = Mapping[int, Cell]
 """By example."""
 
 Protocols = Mapping[str, Cells]
-"""The cells of one system by protocol, ``worst`` included beside a replay and a search."""
+"""The cells of one system by protocol, ``worst`` included where there are several."""
 
 
 def group(records: Iterable[Record]) -> dict[tuple[Role, str], Protocols]:
@@ -56,12 +56,12 @@ def group(records: Iterable[Record]) -> dict[tuple[Role, str], Protocols]:
         protocols = found.setdefault((record.role, record.defense), {})
         protocols.setdefault(record.protocol, {})[record.example] = Cell((record,))
     for protocols in found.values():
-        if "replay" in protocols and len(protocols) > 1:
-            rows = list(protocols.values())
+        if len(protocols) > 1:
+            first, *others = rows = list(protocols.values())
             protocols["worst"] = {
                 example: Cell(tuple(record for row in rows for record in row[example].records))
-                for example in protocols["replay"]
-                if all(example in row for row in rows)
+                for example in first
+                if all(example in row for row in others)
             }
     ordered = sorted(found, key=lambda system: (ROLES.index(system[0]), system[1]))
     return {system: found[system] for system in ordered}

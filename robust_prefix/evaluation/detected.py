@@ -44,13 +44,13 @@ class Adversaries:
         attack: its spec.
         defense: spec of the system that it attacked.
         protocol: ``direct``, or ``adaptive`` where it also saw what the system hides.
-        texts: by example, those that fooled the system.
+        texts: those that fooled the system, each pair of original and adversary once.
     """
 
     attack: str
     defense: str
     protocol: str
-    texts: Mapping[int, Fields]
+    texts: tuple[Fields, ...]
 
     @property
     def knowing(self) -> str | None:
@@ -101,14 +101,17 @@ class Clean:
 
 def adversaries_in(records: Iterable[Record]) -> list[Adversaries]:
     """What fooled the system that was attacked itself, by attack, system and protocol."""
-    found: dict[tuple[str, str, str], dict[int, Fields]] = {}
+    found: dict[tuple[str, str, str], dict[tuple[Fields, Fields], None]] = {}
     for record in records:
         if record.protocol == "replay" or record.role == "control":
             continue
         texts = found.setdefault((record.attack, record.defense, record.protocol), {})
         if record.outcome == "succeeded" and record.adversarial is not None:
-            texts[record.example] = record.adversarial
-    return [Adversaries(*key, texts) for key, texts in found.items()]
+            texts[record.original, record.adversarial] = None
+    return [
+        Adversaries(*key, tuple(adversary for _, adversary in pairs))
+        for key, pairs in found.items()
+    ]
 
 
 def measure_detection(
@@ -134,7 +137,7 @@ def measure_detection(
     plain = look([example.fields for example in clean])
     labels = [example.label for example in clean]
     right = [p == y for p, y in zip(plain.logits.argmax(-1).tolist(), labels, strict=True)]
-    seen = [(each, look(list(each.texts.values()))) for each in attacked if each.texts]
+    seen = [(each, look(each.texts)) for each in attacked if each.texts]
     on_clean, against = [], []
     for name, calibrated in detectors.scores.items():
         possible = [rate for rate in rates if rate * (len(calibrated.clean) + 1) >= 1]

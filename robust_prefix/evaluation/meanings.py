@@ -8,6 +8,7 @@ MEANINGS = {
     "about it. Only the direct attack counts.",
     "small n": "The intervals are wide; a difference of a few points means nothing.",
     "incomplete": "The run stopped before its end; the same command resumes it.",
+    "not evaluated": "This attack could not be carried out on it; the reason is told beside it.",
     "replay better than direct": "It breaks texts made for another model, not an attacker who can "
     "ask it. Read the direct row.",
     "hides its scores: direct": "A bound keeps from the attack what its changes do to the "

@@ -28,6 +28,21 @@ def check_folder(out_dir: str | Path, database: str) -> None:
         )
 
 
+def check_report_folder(out_dir: str | Path) -> None:
+    """That no results of another command than ``report`` would be written over.
+
+    Raises:
+        ConfigError: ``out_dir`` has such.
+        ArtifactError: what it has cannot be read.
+    """
+    there = Path(out_dir) / "summary.json"
+    if there.exists() and not {"rows", "runs"} & set(files.read_json(there)):
+        raise ConfigError(
+            f"expected a new folder, or one of a report, got {out_dir} with results of another "
+            "command; give another --out"
+        )
+
+
 def write_results(
     stores: RecordStore | Sequence[RecordStore], out_dir: str | Path
 ) -> list[Results]:

@@ -134,9 +134,11 @@ def _costs(summary: Summary) -> Iterator[str]:
             does = "keep the undefended model's answer" if kept else "fool the undefended model"
             yield f"On average the adversaries that {does} {_listed(told)}."
         if row.role == "defense" and costs.prediction is not None:
+            several = row.protocol == "worst" and len(summary.manifest.searches(row.defense)) > 1
+            asks = "the attacks on it together ask" if several else "an attack on it asks"
             attack = costs.model_queries and (
-                f"; an attack on it asks {mean(costs.model_queries)} times and makes it run "
-                f"{mean(costs.attack_passes)} passes an example"
+                f"; {asks} {mean(costs.model_queries)} times and {'make' if several else 'makes'} "
+                f"it run {mean(costs.attack_passes)} passes an example"
             )
             yield f"A prediction of {row.name} costs {costs.prediction:.1f} passes{attack or ''}."
 

@@ -239,10 +239,10 @@ class Manifest:
 
     @property
     def protocol(self) -> str:
-        """The protocol that a headline is about: the strictest; a replay and a search give
-        worst."""
-        several = len(self.protocols) > 1 and "replay" in self.protocols
-        return "worst" if several else self.protocols[-1]
+        """The protocol that a headline is about: the strictest. Of several it is worst, but for
+        a direct attack and an adaptive one where nothing is hidden, which are the same."""
+        differ = "replay" in self.protocols or bool(self.hiding)
+        return "worst" if len(self.protocols) > 1 and differ else self.protocols[-1]
 
     def key(self, defense: str, protocol: RowProtocol, example: int) -> Key:
         """The key of one record of this cell."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from robust_prefix.errors import ConfigError
+from robust_prefix.errors import ConfigError, ResourceError
 from robust_prefix.evaluation.counting import summarize
 from robust_prefix.evaluation.matrix_flags import matrix_flags
 from robust_prefix.evaluation.quality import Qualities, Quality, pair_key, read_qualities
@@ -45,6 +45,7 @@ class Results:
 
         Raises:
             ConfigError: none has any yet.
+            ResourceError: none can have any here; the reason that was noted first.
         """
         found = []
         probes = store.items("probe")
@@ -59,6 +60,8 @@ class Results:
                 states = stored_states(store, manifest)
                 found.append(cls(manifest, records, summary, mine, states))
         if not found:
+            for reason in store.items("missing").values():
+                raise ResourceError(reason)
             raise ConfigError(
                 f"expected records in {store.path}, got a run without any; resume it first"
             )

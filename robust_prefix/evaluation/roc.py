@@ -20,8 +20,8 @@ def auroc(clean: ArrayLike, altered: ArrayLike) -> Estimate:
     Of equal scores half count. The variance is that of DeLong, DeLong & Clarke-Pearson (Biometrics
     1988) by way of midranks (Sun & Xu, IEEE Signal Processing Letters 2014); the interval is normal
     on the logit scale, which keeps it inside (0, 1). Where one kind lies above the other without
-    exception there is no variance to estimate, and the interval is Wilson's for as many pairs of
-    texts that share none.
+    exception, or all scores are the same, there is no variance to estimate, and the interval is
+    Wilson's for as many pairs of texts that share none.
 
     Args:
         clean, altered: scores ``(n,)`` and ``(m,)``.
@@ -36,10 +36,10 @@ def auroc(clean: ArrayLike, altered: ArrayLike) -> Estimate:
     above = 1 - (ranks[m:] - rankdata(low)) / m
     value = float(below.mean())
     independent = min(n, m)
-    if value in (0, 1) or independent < 2:
+    variance = float(below.var(ddof=1) / m + above.var(ddof=1) / n) if independent > 1 else 0.0
+    if not variance:
         found = wilson(round(value * independent), independent)
         return Estimate(value, min(found.low, value), max(found.high, value))
-    variance = float(below.var(ddof=1) / m + above.var(ddof=1) / n)
     spread = norm.ppf((1 + CONFIDENCE) / 2) * math.sqrt(variance) / (value * (1 - value))
     center = math.log(value / (1 - value))
     return Estimate(value, _logistic(center - spread), _logistic(center + spread))

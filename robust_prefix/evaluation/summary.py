@@ -18,6 +18,7 @@ from robust_prefix.evaluation.statistics import Estimate
 # Estimates that may be None; each has its interval beside it all the same.
 _ESTIMATES = ("queries_mean", *ESTIMATES)
 
+_UNDER_ATTACK = ("robust_accuracy", "attack_success_rate")
 _UNWRITTEN = ("label", "seconds")
 
 
@@ -36,8 +37,10 @@ class SummaryRow:
             has only one row, which stands for all of them.
         n: examples counted.
         succeeded, failed, skipped, errors: their outcomes, adding up to ``n`` times ``seeds``.
-        unverified: failed ones among them for which the attack had claimed success.
-        refused_adversaries: adversaries that it was shown and refused to answer.
+        held: failed ones among them that held whenever the system was asked, so that no adversary
+            was claimed and not confirmed.
+        unverified: adversaries that the attack claimed and that did not fool the system again.
+        refused_adversaries: adversaries that it was shown, refused to answer, and so held.
         abstention_rate: share of the ``n`` originals that the system refused to answer.
         clean_accuracy: share of the ``n`` originals that are classified right, the mean over
             seeds, what is refused being wrong; with the interval of ``pooled_proportion``, which
@@ -68,6 +71,7 @@ class SummaryRow:
     failed: int
     skipped: int
     errors: int
+    held: int
     unverified: int
     refused_adversaries: int
     abstention_rate: Estimate
@@ -153,11 +157,15 @@ class Summary:
 
     def _stands_at(self, row: SummaryRow, protocol: str) -> bool:
         """Whether it is the row of its system there: the undefended one has one for all protocols,
-        and what hides nothing is attacked adaptively where it is attacked directly."""
+        and what hides nothing is attacked adaptively where it is attacked directly, which is the
+        worst then, too, where nothing is replayed."""
         if row.role == "undefended" or row.protocol == protocol:
             return True
-        hides = self.manifest.hides(row.defense, row.control_of)
-        return (row.protocol, protocol) == ("direct", "adaptive") and not hides
+        if row.protocol != "direct" or self.manifest.hides(row.defense, row.control_of):
+            return False
+        return protocol == "adaptive" or (
+            protocol == "worst" and not {"replay", "worst"} & set(self.manifest.protocols)
+        )
 
     def control(self, row: SummaryRow) -> SummaryRow | None:
         """The control beside the defence of ``row`` at its protocol, if there is one."""
@@ -186,12 +194,17 @@ class Summary:
     def headline(self) -> dict[str, Any]:
         """``headline`` of the first defence under test at the strictest protocol.
 
-        A run stopped before the first record of that defence has none, only a flag.
+        A run stopped before the first record of that defence has none, only a flag; nor has one in
+        which the protocol could not be carried out.
         """
+        tested, protocol = self.manifest.tested, self.manifest.protocol
         try:
-            return headline(self, self.manifest.tested, self.manifest.protocol)
+            return headline(self, tested, protocol)
         except ConfigError:
-            return {"flags": [f"incomplete: nothing yet about {self.manifest.tested}"]}
+            done = [row for row in self.rows if row.defense == tested]
+            if done and all(row.n == self.manifest.n for row in done):
+                return {"flags": [f"not evaluated under {protocol}: {tested}"]}
+            return {"flags": [f"incomplete: nothing yet about {tested}"]}
 
     def to_dict(self) -> dict[str, Any]:
         """The headline, the manifest and every row."""
@@ -205,6 +218,8 @@ class Summary:
 def headline(summary: Summary, defense: str, protocol: str) -> dict[str, Any]:
     """What ``--json`` prints: one flat mapping about one defence at one protocol.
 
+    Of a defence that optimises at inference a replay shows nothing: no robust accuracy is given.
+
     Raises:
         ConfigError: the run has no such row.
     """
@@ -212,13 +227,16 @@ def headline(summary: Summary, defense: str, protocol: str) -> dict[str, Any]:
     manifest = summary.manifest
     undefended = summary.role("undefended", protocol)
     control = summary.control(row)
+    given = {name: value for name, value in row.to_dict().items() if name != "curve"}
+    if row.dynamic and row.protocol == "replay":
+        given |= {name: None for name in given if name.startswith(_UNDER_ATTACK)}
     return {
         "task": manifest.task,
         "model": manifest.model,
         "prefix": manifest.prefix,
         "attack": manifest.attack,
         "seed": manifest.seed,
-        **{name: value for name, value in row.to_dict().items() if name != "curve"},
+        **given,
         "protocol": protocol,
         "undefended_robust_accuracy": undefended and _rounded(undefended.robust_accuracy.value),
         "control": control and control.defense,

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from robust_prefix.detection import Decisions, as_attacked
-from robust_prefix.errors import ConfigError, ResourceError, StorageError
+from robust_prefix.errors import ArtifactError, ConfigError, ResourceError, StorageError
 from robust_prefix.evaluation.protocols import (
     Attempt,
     Classifier,
@@ -30,7 +30,7 @@ from robust_prefix.evaluation.records import Key, Outcome, Record, Role
 from robust_prefix.gradients import Through, TokenGradients
 from robust_prefix.tasks import Fields
 
-STOPS_THE_RUN = (ConfigError, ResourceError, StorageError)
+STOPS_THE_RUN = (ArtifactError, ConfigError, ResourceError, StorageError)
 """What no single example is to blame for: it would come again at every one of them."""
 
 Perturb = Callable[[Victim, Fields, int, int], Attempt]

@@ -136,3 +136,12 @@ def test_the_canonical_spec_needs_no_word_list(spec: str) -> None:
     assert canonical_spec(spec).startswith(spec.partition("(")[0] + "(max_queries=")
     with pytest.raises(ConfigError, match="did you mean 'max_queries'"):
         canonical_spec(f"{spec.partition('(')[0]}(max_query=1)")
+
+
+def test_a_column_that_the_first_row_lacks_is_asked_of_it(tmp_path: Path) -> None:
+    first = {"premise_original": "a cat sleeps", "premise_adversarial": "a cat dozes"}
+    first |= {"hypothesis_original": "it rests", "label": 0}
+    second = {**first, "hypothesis_adversarial": "it sprints"}
+    path = written(tmp_path, "\n".join(map(json.dumps, (first, second))), "found.jsonl")
+    with pytest.raises(InputError, match="words in hypothesis_adversarial of row 0"):
+        built(path, SNLI)

@@ -79,6 +79,13 @@ def test_a_fitted_trigger_stands_before_every_text_of_its_class(build: Build) ->
         assert victim.differentiated == []
 
 
+@pytest.mark.parametrize(("limit", "told"), [("none", None), ("1", 1), ("2", None), ("9", None)])
+def test_a_limit_is_told_where_it_stops_the_attack(
+    build: Build, limit: str, told: int | None
+) -> None:
+    assert build(f"universal-triggers(max_queries={limit})").threat.max_queries == told
+
+
 def test_the_seed_decides_which_examples_are_seen(build: Build) -> None:
     spec = "universal-triggers(length=1, num_candidates=1, batches=1, batch_size=1, fit_examples=2)"
     attack = build(spec)

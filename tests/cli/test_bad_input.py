@@ -98,6 +98,8 @@ def test_a_pair_is_a_json_list(
         "no json": "a JSON list of the task's columns in line 2, got 'no json'",
         '{"premise": "a"}': "a JSON list of the task's columns in line 2",
         '["a"]': "2 columns ['premise', 'hypothesis'] in line 2, got 1",
+        "1" * 5000: "a JSON list of the task's columns in line 2",
+        "[" * 100_000: "a JSON list of the task's columns in line 2",
         '["a", ""]': "in hypothesis of line 2, got an empty text",
         '["a", 5]': "hypothesis of line 2 to be a string, got 5",
         '["a", "\\ud800"]': "half a surrogate pair",
@@ -129,7 +131,7 @@ def test_lines_for_several_runs(
         answer = refused("predict", run_dir, other, "--dtype", "float32", input=lines)
         assert message in answer
     twice = refused("predict", run_dir, run_dir, "--dtype", "float32", input="good\n")
-    assert "got 'sst2', which is served" in twice
+    assert "runs of different tasks, got those of sst2, sst2" in twice
     backbone = tiny_backbone("llama", tokenizer, seed=1)
     named = Prefix.load(other / PREFIX_FILE)
     dataclasses.replace(named, base_fingerprint=backbone.fingerprint).save(other / PREFIX_FILE)

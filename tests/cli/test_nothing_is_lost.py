@@ -93,6 +93,13 @@ def test_no_report_is_written_over_other_results(
     assert f"a folder without results of its own as --out, got {tmp_path / '1'}" in message
     assert contents(tmp_path / "1") == before
     assert cli("report", tmp_path / "0", "--out", tmp_path / "0").exit_code == 0
+    for _ in range(2):  # a report of its own may be written anew
+        assert cli("report", tmp_path / "0", "--out", tmp_path / "report").exit_code == 0
+    (tmp_path / "certified").mkdir()
+    (tmp_path / "certified" / "summary.json").write_text('{"median_radius": 1}')
+    message = refused("report", tmp_path / "0", "--out", tmp_path / "certified")
+    assert f"got {tmp_path / 'certified'} with results of another command" in message
+    assert contents(tmp_path / "certified") == {"summary.json": b'{"median_radius": 1}'}
 
 
 @needs_attacks

@@ -50,7 +50,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
         pytest.param([1, 2, 3, 4], [5, 6, 7], 1.0, 0.43, 1.0, id="apart"),
         pytest.param([5, 6, 7, 8], [1, 2, 3], 0.0, 0.0, 0.57, id="the-wrong-way-round"),
         pytest.param([1.0, 2.0], [], None, 0.0, 1.0, id="nothing-to-detect"),
-        pytest.param([1, 1, 1], [1, 1], 0.5, 0.5, 0.5, id="all-alike"),
+        pytest.param([1, 1, 1], [1, 1], 0.5, 0.095, 0.905, id="all-alike"),
     ],
 )
 def test_extremes(
@@ -76,3 +76,11 @@ def test_the_most_suspicious_are_refused_first() -> None:
         (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4
     )
     assert area_under_risk([], []) is None
+
+
+def test_scores_that_are_all_the_same_tell_nothing() -> None:
+    found = auroc([0.0] * 100, [0.0] * 3)
+    assert found.value == 0.5
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0.3 < 0.7 < found.high

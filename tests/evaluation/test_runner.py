@@ -28,6 +28,7 @@ from evaluation_fakes import (
 )
 
 from robust_prefix.errors import (
+    ArtifactError,
     ConfigError,
     InputError,
     ResourceError,
@@ -255,7 +256,9 @@ def test_a_replay_of_a_crash_is_an_error(tmp_path: Path) -> None:
         assert [r.prediction_original for r in records] == [1] * 3
 
 
-@pytest.mark.parametrize("kind", [ResourceError, StorageError, ConfigError, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    "kind", [ArtifactError, ResourceError, StorageError, ConfigError, KeyboardInterrupt]
+)
 def test_what_ends_the_run(tmp_path: Path, kind: type[BaseException]) -> None:
     def attack(fields: Fields) -> Attempt:
         raise kind("no")

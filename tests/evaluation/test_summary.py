@@ -368,3 +368,65 @@ def test_a_control_stands_beside_its_own_defense() -> None:
 )
 def test_one_name_for_several_seeds(specs: list[str], name: str) -> None:
     assert pooled_spec(specs) == name
+
+
+def test_a_direct_and_an_adaptive_attack_have_a_worst_case() -> None:
+    records = [
+        *rows("hhhh"),
+        *rows("ffhh", DEFENSE),
+        *rows("hhff", DEFENSE, "adaptive"),
+    ]
+    summary = summary_of(
+        records, defenses=(DEFENSE,), protocols=("direct", "adaptive"), hiding=(DEFENSE,)
+    )
+    assert summary.headline["protocol"] == "worst"
+    assert summary.headline["robust_accuracy"] == 0.0
+    # where nothing is hidden the two are the same attack
+    plain = summary_of(records[:8], defenses=(DEFENSE,), protocols=("direct", "adaptive"))
+    assert (plain.headline["protocol"], plain.headline["robust_accuracy"]) == ("adaptive", 0.5)
+    # and in one matrix with what hides something its row is that of the worst case, too
+    other = "other"
+    records += rows("hffh", other)
+    both = summary_of(
+        records, defenses=(DEFENSE, other), protocols=("direct", "adaptive"), hiding=(DEFENSE,)
+    )
+    assert {row.defense for row in both.at("worst")} == {"none", DEFENSE, other}
+
+
+def test_what_is_replayed_to_an_optimising_defence_gives_no_headline_of_robustness() -> None:
+    records = [*rows("ffff"), *rows("hhhf", DEFENSE, "replay", dynamic=True)]
+    summary = summary_of(records, defenses=(DEFENSE,), protocols=("replay",))
+    assert summary.headline["robust_accuracy"] is None
+    assert summary.headline["robust_accuracy_interval"] is None
+    assert summary.headline["clean_accuracy"] == 1.0
+    assert summary.row(DEFENSE, "replay").robust_accuracy.value == 0.75  # the table tells it
+
+
+def test_what_was_claimed_and_not_confirmed_is_not_among_the_held() -> None:
+    [first, *others] = rows("hhh", DEFENSE)
+    unverified = dataclasses.replace(
+        first,
+        adversarial=("a okay film",),
+        prediction_adversarial=None,
+        margin_adversarial=0.0,
+    )
+    refused = dataclasses.replace(
+        others[0],
+        protocol="replay",
+        adversarial=("a okay film",),
+        prediction_adversarial=None,
+        margin_adversarial=0.0,
+    )
+    row = summary_of([*rows("hhh"), unverified, *others]).row(DEFENSE, "direct")
+    assert (row.failed, row.held, row.unverified, row.refused_adversaries) == (3, 2, 1, 0)
+    assert summary_of([refused]).row(DEFENSE, "replay").refused_adversaries == 1
+
+
+def test_a_protocol_that_cannot_be_carried_out_is_no_interrupted_run() -> None:
+    records = [*rows("hhhf"), *rows("hhhf", DEFENSE, "replay")]
+    wanted = {"defenses": (DEFENSE,), "protocols": ("replay", "direct")}
+    assert summary_of(records, **wanted).headline["flags"] == [
+        f"not evaluated under worst: {DEFENSE}"
+    ]
+    [flag] = summary_of(records, **{**wanted, "n": 9}).headline["flags"]
+    assert flag.startswith("incomplete")

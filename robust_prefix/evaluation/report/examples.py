@@ -188,5 +188,5 @@ def _absent(run: Results, record: Record) -> str:
     if RECORDED in run.manifest.settings:
         return "Nothing to replay: none is recorded for this text."
     if record.protocol == "replay":
-        return "Nothing to replay: the undefended model was not fooled."
+        return "Nothing to replay: there is no adversary of the undefended model."
     return "The attack found none."
