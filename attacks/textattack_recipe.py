@@ -18,7 +18,7 @@ from attacks.base import Config, Recipe
 from attacks.textattack_import import import_textattack
 from attacks.victim import VictimWrapper, without_blanks
 from robust_prefix.errors import InputError
-from robust_prefix.evaluation.protocols import Attempt, Victim
+from robust_prefix.evaluation.protocols import Attempt, Randomized, Victim
 from robust_prefix.tasks import Fields
 
 
@@ -82,6 +82,9 @@ class TextAttackRecipe(Recipe[Config]):
                 f"expected texts without {AttackedText.SPLIT_TOKEN!r}, TextAttack's mark between "
                 f"columns, got {fields}; leave the example out"
             )
+        # TextAttack remembers answers by text, which are not to be had twice of these.
+        varies = isinstance(victim, Randomized) and victim.randomized
+        self._attack.goal_function.use_cache = not varies
         self._wrapper.victim = victim
         try:
             with _seeded(seed):

@@ -69,6 +69,14 @@ class Victim(Protocol):
 
 
 @runtime_checkable
+class Randomized(Protocol):
+    """A victim that tells whether its answer to one text may differ from call to call."""
+
+    @property
+    def randomized(self) -> bool: ...
+
+
+@runtime_checkable
 class Facing(Protocol):
     """A victim that may refuse to answer and shows that by the class an attacker starts from."""
 

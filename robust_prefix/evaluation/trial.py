@@ -88,6 +88,12 @@ class CountingVictim:
         return found
 
     @property
+    def randomized(self) -> bool:
+        """Whether an answer may differ from call to call; a classifier that does not say is taken
+        for one whose answers stay."""
+        return bool(getattr(self._classifier.defense, "randomized", False))
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Label names, in the order of the logits' columns."""
         return self._classifier.task.labels

@@ -140,6 +140,20 @@ def test_answers_are_not_kept_from_one_example_to_the_next(build: Build, bag_of_
     assert again.asked[0] == ("a dull movie",)
 
 
+def test_what_answers_at_random_is_asked_each_time(build: Build, bag_of_words: Any) -> None:
+    class Randomized(bag_of_words):  # type: ignore[misc]
+        randomized = True
+
+    attack = build("pwws")
+    text = ("a good good movie",)  # without either of two words it is the same text
+    found = []
+    for victim in (bag_of_words(), Randomized(), bag_of_words()):
+        attack.perturb(victim, text, 1, seed=0)
+        found.append((len(victim.asked), len(set(victim.asked))))
+    assert found[0] == found[2]
+    assert found[0][0] == found[0][1] == found[1][1] < found[1][0]
+
+
 def test_an_interrupted_example_leaves_no_trace(build: Build, bag_of_words: Any) -> None:
     class Interrupted(bag_of_words):  # type: ignore[misc]
         def logits(self, texts: Any) -> np.ndarray:
