@@ -34,6 +34,8 @@ def as_latin(character: str) -> str:
     if letter is not None:
         return letter
     simpler = unicodedata.normalize("NFKD", character)
+    if _is_spacing_mark(character, simpler):
+        return character
     if simpler != character:
         read = "".join(as_latin(one) for one in simpler)
         return read if read.isascii() else unicodedata.normalize("NFKC", character)
@@ -48,7 +50,14 @@ def as_compatible(character: str) -> str:
     """The compatibility form of a character (NFKC); nothing for a format character."""
     if unicodedata.category(character) == "Cf":
         return ""
-    return unicodedata.normalize("NFKC", character)
+    simpler = unicodedata.normalize("NFKC", character)
+    return character if _is_spacing_mark(character, simpler) else simpler
+
+
+def _is_spacing_mark(character: str, simpler: str) -> bool:
+    """Whether it is a mark that stands by itself, such as a diaeresis, of which the compatibility
+    form makes a space with the mark over it: that would split the word around it."""
+    return simpler[:1] == " " and not character.isspace()
 
 
 def _named(name: str) -> str | None:

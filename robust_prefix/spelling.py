@@ -95,6 +95,11 @@ class Speller:
             return False
         return self._distance.compare(word, NOT, 1) == 1
 
+    def lost_apostrophe(self, word: str, right: str) -> bool:
+        """Whether a word, in small letters, is ``doesn`` or the like before a ``t`` that stands by
+        itself."""
+        return right == "t" and word[-1:] == "n" and word[:-1] in _NEGATED
+
     def joins(self, one: str, two: str) -> bool:
         """Whether two words, in small letters, are rather one that was split."""
         both = one + two

@@ -37,7 +37,9 @@ _FORMAT = 1
 class SynonymClusters:
     """Which word each word is read as.
 
-    Two texts that differ only in words of one cluster are read as the same text.
+    Two texts that differ only in words of one cluster are read as the same text, where these are in
+    small letters, in capitals or with one capital in front; a word that stands for itself keeps
+    whatever capitals it has.
 
     Attributes:
         representative: lower-case word to the lower-case word of its cluster that is read; words

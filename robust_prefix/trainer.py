@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 
 from robust_prefix.backbones import Backbone
 from robust_prefix.configs import TrainingConfig
-from robust_prefix.errors import ConfigError, StorageError
+from robust_prefix.errors import ConfigError, RobustPrefixError, StorageError
 from robust_prefix.files import read_json, write_json
 from robust_prefix.moving_average import update_averages
 from robust_prefix.prefixes import PREFIX_FILE, Prefix
@@ -81,6 +81,19 @@ def checkpoint_folder(folder: Path | None, settings: dict[str, Any]) -> Iterator
     else:
         _check_same_settings(folder / "checkpoints", settings)
         yield folder / "checkpoints"
+
+
+def check_finite(trained: Prefix) -> None:
+    """That a training has come to something, before its checkpoints go.
+
+    Raises:
+        RobustPrefixError: what it learned is not finite.
+    """
+    if not all(tensor.isfinite().all() for tensor in trained.learned.tensors().values()):
+        raise RobustPrefixError(
+            "expected finite numbers from the training, got NaN or infinity: it diverged; lower "
+            "the learning rate (--learning-rate)"
+        )
 
 
 def keep(

@@ -12,7 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robust_prefix.backbones import Backbone
@@ -36,6 +38,7 @@ from robust_prefix.search import check_searchable, search_words
 from robust_prefix.synonyms import Substitutes, word_counts
 from robust_prefix.tasks import Task
 from robust_prefix.trainer import (
+    check_finite,
     checkpoint_folder,
     finished,
     keep,
@@ -191,6 +194,7 @@ def train_prefix(
     objective.eval()  # a moving average is what is measured, and so what is kept
     with torch.no_grad():
         trained = Prefix.of(objective.prefix(backbone), backbone, {**settings, **found})
+    check_finite(trained)
     if folder is not None:
         keep(folder, trained, settings, history)
     return trained
@@ -249,9 +253,15 @@ def _run_trainer(
         # Clean dev accuracy would choose the state that has seen least of the adversary.
         keep_best=config.adversary == "none",
         measure=lambda output: {
-            "accuracy": float((output.predictions.argmax(-1) == output.label_ids).mean())
+            "accuracy": float(_right(output.predictions, output.label_ids).mean())
         },
     )
+
+
+def _right(scores: NDArray[np.float32], labels: NDArray[np.int_]) -> NDArray[np.bool_]:
+    """Which rows are answered right; scores that are not finite answer nothing."""
+    found: NDArray[np.bool_] = (scores.argmax(-1) == labels) & np.isfinite(scores).all(-1)
+    return found
 
 
 def _encode(prompter: Prompter, rows: Dataset) -> list[dict[str, Any]]:

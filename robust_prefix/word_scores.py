@@ -254,6 +254,14 @@ class CrossFitted:
     folds: tuple[WordScores, ...]
     limit: float
 
+    def in_blocks_of(self, limit: float) -> Self:
+        """See ``WordScores.in_blocks_of``."""
+        return dataclasses.replace(
+            self,
+            whole=self.whole.in_blocks_of(limit),
+            folds=tuple(fold.in_blocks_of(limit) for fold in self.folds),
+        )
+
     def leaving_out(self, place: int) -> WordScores:
         """The scores for the text of that place."""
         return self.folds[place % len(self.folds)]

@@ -32,6 +32,8 @@ from robust_prefix.characters import as_compatible, as_latin
         pytest.param("①𝟏⅛½", "111⁄81⁄2", id="digits stay digits"),  # noqa: RUF001
         pytest.param("©€–’日\u044f", "©€–’日\u044f", id="no letters in disguise"),  # noqa: RUF001
         pytest.param("e\u0301\u200b\u202e", "e", id="not seen"),
+        pytest.param("\u00a8\u00b4\u00b8", "\u00a8\u00b4\u00b8", id="marks by themselves"),
+        pytest.param("\u00a0\u2003", "  ", id="spaces"),
     ],
 )
 def test_what_a_reader_takes_it_for(characters: str, expected: str) -> None:

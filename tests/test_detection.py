@@ -94,6 +94,27 @@ def test_density_is_not_moved_by_outliers_among_the_training_texts() -> None:
     assert suspicion[:15].min() > suspicion[15:].max()
 
 
+@pytest.mark.parametrize("texts", [2, 4, 10])
+def test_density_of_a_class_whose_texts_are_all_the_same(texts: int) -> None:
+    """Its texts are likely, others are not; and no score is beyond all numbers."""
+    states, labels = clusters()
+    same = np.repeat(states[labels == 1][:1], texts, axis=0)
+    states = np.concatenate([states[labels == 0], same])
+    labels = np.array([0] * (len(states) - texts) + [1] * texts)
+    score = Density.fit(1, states, labels, components=3, seed=0)
+    answer = torch.nn.functional.one_hot(torch.from_numpy(labels), 2).float()
+    found = score(seen_as(states, answer))
+    assert found.isfinite().all()
+    answered_1 = score(seen_as(states, torch.tensor([[0.0, 1.0]]).expand(len(states), 2)))
+    assert answered_1.isfinite().all()
+    assert answered_1[-texts:].max() < answered_1[:-texts].min()
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    excess = torch.tensor([-1.0, 0.0, 1.0, torch.nan])
+    assert Decisions(torch.zeros(4, 2), excess).abstained.tolist() == [False, False, True, True]
+
+
 def test_margin_and_residual_are_those_of_the_model(
     model: PrefixModel, spaces: Subspaces, detectors: Detectors, texts: list[Fields]
 ) -> None:

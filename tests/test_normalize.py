@@ -38,6 +38,12 @@ COMPATIBLE = {"characters": "compatible", "spelling": "none"}
         pytest.param("⒮om⒠ ᴋ⒤nd of ŀov⒠", "some kind of love", id="letters in brackets"),
         pytest.param("10/10 !!! :-)", "10/10 !!! :-)", id="no words"),
         pytest.param("a well-made film", "a well-made film", id="hyphen"),
+        pytest.param("it isn`t , it doesn\u2018t", "it isn't , it doesn't", id="typed otherwise"),
+        pytest.param(
+            "it isn\u00b4t , it doesn\u2032t", "it isn't , it doesn't", id="an accent for it"
+        ),
+        pytest.param("it doesn t , it isn t", "it doesn t , it isn t", id="lost apostrophe"),
+        pytest.param("a `` film '' \u2018 so \u2018", "a `` film '' \u2018 so \u2018", id="quotes"),
     ],
 )
 def test_attackers_characters_are_read_as_usual(text: str, expected: str) -> None:
@@ -51,6 +57,8 @@ def test_attackers_characters_are_read_as_usual(text: str, expected: str) -> Non
         (COMPATIBLE, "\u0430\u200b \uff46\u00fc", "\u0430 f\u00fc"),
         (COMPATIBLE, "\u0444\u0438\u043b\u044c\u043c", "\u0444\u0438\u043b\u044c\u043c"),
         ({"spelling": "none"}, "gorgeuos", "gorgeuos"),
+        (COMPATIBLE, "doesn\u00b4t", "doesn't"),
+        ({"characters": "keep"}, "doesn\u00b4t", "doesn\u00b4t"),
         ({"max_edits": 2}, "grogeuos", "gorgeous"),
         ({"max_edits": 1}, "grogeuos", "grogeuos"),
         ({"min_letters": 9}, "gorgeuos", "gorgeuos"),

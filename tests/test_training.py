@@ -19,9 +19,9 @@ from robust_prefix.backbones import CausalBackbone
 from robust_prefix.configs import PrefixTuningConfig, TrainingConfig
 from robust_prefix.data import load_split, rows_as_fields
 from robust_prefix.defenses import NoDefense
-from robust_prefix.errors import ConfigError
+from robust_prefix.errors import ConfigError, RobustPrefixError
 from robust_prefix.objectives import PrefixObjective
-from robust_prefix.prefixes import Prefix, PrefixModel, build_method
+from robust_prefix.prefixes import PREFIX_FILE, Prefix, PrefixModel, build_method
 from robust_prefix.prefixes.model import Prompter
 from robust_prefix.prefixes.prefix_tuning import MLPPrefix, build_parameters, initial_prefix
 from robust_prefix.tasks import Task
@@ -240,6 +240,17 @@ def test_checkpoints_of_other_settings_are_refused(
             train_prefix(backbone, task, training=SHORT, seed=3, out=tmp_path)
     with pytest.raises(ConfigError, match=r"seed=3\), got seed=4; delete"):
         train_prefix(backbone, task, training=SHORT, seed=4, out=tmp_path)
+
+
+@pytest.mark.parametrize("adversary", ["none", "pgd(steps=1)"])
+def test_a_training_that_diverged_says_so_and_keeps_its_checkpoints(
+    backbone: CausalBackbone, task: Task, tmp_path: Path, adversary: str
+) -> None:
+    wild = dataclasses.replace(SHORT, learning_rate=1e39, adversary=adversary)
+    with pytest.raises(RobustPrefixError, match="it diverged; lower the learning rate"):
+        train_prefix(backbone, task, training=wild, out=tmp_path)
+    assert (tmp_path / "checkpoints").is_dir()
+    assert not (tmp_path / PREFIX_FILE).exists()
 
 
 def test_the_curve_and_the_settings_are_saved(

@@ -189,6 +189,8 @@ def train(
         _check_behind(words, behind_words)
         crossed = cross_fit_words(backbone, begun, chosen, words, lists, behind=behind_words)
         crossed = dataclasses.replace(crossed, limit=beside_words.limit)
+        if (block_limit := beside_words.config.block_limit) is not None:
+            crossed = crossed.in_blocks_of(block_limit)
     prefix = train_prefix(
         backbone,
         chosen,

@@ -212,11 +212,18 @@ class Defense(ABC, Generic[Config]):
     def _checked(self, scores: Tensor, texts: int, model: PrefixModel) -> Tensor:
         """``scores``, where they are what a defence may return."""
         expected = (texts, len(model.task.labels))
-        if scores.shape != expected or not torch.isfinite(scores).all():
-            remedy = "lower its step size" if self.dynamic else "fit what it reads again"
+        if scores.shape != expected:
             raise RobustPrefixError(
-                f"expected finite scores {expected} from the defence {self.name!r}, got shape "
-                f"{tuple(scores.shape)} or NaN; {remedy}"
+                f"expected scores {expected} from the defence {self.name!r}, got shape "
+                f"{tuple(scores.shape)}; mend the defence"
+            )
+        if not torch.isfinite(scores).all():
+            remedy = "train the prefix again, at a lower rate"
+            if self.dynamic or self.name != "none":
+                remedy = "lower its step size" if self.dynamic else "fit what it reads again"
+            raise RobustPrefixError(
+                f"expected finite scores from the defence {self.name!r}, got NaN or infinity; "
+                f"{remedy}"
             )
         return scores
 

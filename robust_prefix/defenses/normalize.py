@@ -1,6 +1,8 @@
 """Normalisation: characters that look like others, and misspellings, are written as usual.
 
-Invisible characters, look-alikes and reorderings: Boucher et al., IEEE S&P 2022, "Bad Characters".
+Invisible characters and look-alikes: Boucher et al., IEEE S&P 2022, "Bad Characters"; of their
+reorderings and deletions the control characters go, and what was swapped or is to be deleted stays,
+for the spelling to correct if it can.
 A spell checker before the classifier: Pruthi et al., ACL 2019, "Combating Adversarial Misspellings
 with Robust Word Recognition", who train one; here it is SymSpell with its English frequency list,
 and the words of the task where they were counted.
@@ -27,6 +29,8 @@ from robust_prefix.vocabulary import Vocabulary
 
 # Letters, with apostrophes and hyphens inside.
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+# Signs that are typed for an apostrophe, where they stand between letters.
+_APOSTROPHE = re.compile(r"(?<=[^\W\d_])[`\u00b4\u2018\u02bc\u2032](?=[^\W\d_])")
 # What a letter may have been split off from: "it 's" and "25s" are written so.
 _FREE = re.compile(rf"(?<![\w'\u2019-])(?:{_WORD.pattern})(?![\w'\u2019-])")
 
@@ -37,8 +41,9 @@ class NormalizeConfig:
 
     Attributes:
         characters: ``latin`` writes every look-alike of a Latin letter as that letter, accents
-            included; ``compatible`` only does away with compatibility forms and what is invisible,
-            which is lossless for every script; ``keep`` changes none.
+            included; ``compatible`` only does away with compatibility forms (NFKC) and what is
+            invisible, which leaves the letters of every script, though not all that its writing
+            tells apart: a superscript, or a joiner in Persian; ``keep`` changes none.
         spelling: ``en`` corrects words that the English list lacks, or the task where its words
             were counted, and those with a capital in the midst of small letters, by what stands
             beside them; ``none`` corrects none.
@@ -111,7 +116,9 @@ class Normalize(TextDefense[NormalizeConfig]):
         """See ``TextDefense``."""
         rewritten = Rewritten.of(text)
         if self.config.characters != "keep":
-            rewritten = self._plain_characters(rewritten)
+            # before what is a letter's look-alike is read as that letter
+            signs = [(*found.span(), "'") for found in _APOSTROPHE.finditer(rewritten.text)]
+            rewritten = self._plain_characters(rewritten.replace(signs))
         if self.config.spelling != "none":
             rewritten = self._negated(rewritten)
             rewritten = self._joined(rewritten)
@@ -172,11 +179,14 @@ class Normalize(TextDefense[NormalizeConfig]):
             correction = word
             if len(word) >= self.config.min_letters and word.isalpha():
                 lower = word.lower()
-                if word != lower or not speller.knows(lower):
+                following = words[place + 1][2].lower() if place + 1 < len(words) else ""
+                if speller.lost_apostrophe(lower, following):
+                    pass  # "doesn t" is no slip for "does t"
+                elif word != lower or not speller.knows(lower):
                     before = left if text[left_end:start] == " " else ""
                     after = ""
-                    if place + 1 < len(words) and text[end : words[place + 1][0]] == " ":
-                        after = words[place + 1][2].lower()
+                    if following and text[end : words[place + 1][0]] == " ":
+                        after = following
                     correction = speller.correction(word, before, after, uncased)
                 if correction != word:
                     changed.append((start, end, correction))

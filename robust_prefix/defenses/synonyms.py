@@ -33,9 +33,10 @@ class SynonymsConfig:
 class Synonyms(TextDefense[SynonymsConfig]):
     """Reads each word as the most frequent word of its cluster.
 
-    Guarantee: texts that differ only in words of one cluster, case kept, get the same answer,
-    whatever the classifier. Nothing is promised for words of different clusters, and a word's
-    synonyms may be in other clusters than the word.
+    Guarantee: texts that differ only in words of one cluster, each in small letters, in capitals or
+    with one capital in front in both, get the same answer, whatever the classifier. Nothing is
+    promised for words of different clusters, and a word's synonyms may be in other clusters than
+    the word.
 
     Args:
         clusters: see :func:`robust_prefix.synonyms.fit_synonyms`.

@@ -21,8 +21,8 @@ class Decisions:
     Attributes:
         logits: float32 ``(n, classes)``.
         excess: how far the detector's score is above its threshold ``(n,)``, in units in which the
-            median clean text has -1; the text is refused where it is above 0. None where the
-            defence always answers.
+            median clean text has -1; the text is refused where it is above 0, or NaN. None where
+            the defence always answers.
         unhidden: the scores without what in the defence hides a part of them, as a bound does,
             each float32 ``(n, classes)``: with every bound left out, then with fewer of them left
             out; none where it hides nothing.
@@ -37,7 +37,7 @@ class Decisions:
         """Which texts get no answer, bool ``(n,)``."""
         if self.excess is None:
             return torch.zeros(len(self.logits), dtype=torch.bool)
-        return self.excess > 0
+        return ~(self.excess <= 0)  # what cannot be scored is no clean text
 
     @property
     def labels(self) -> list[int | None]:

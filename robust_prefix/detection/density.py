@@ -56,7 +56,6 @@ class Density(Score):
             components: how many directions; fewer where a class has too few texts for so many.
             seed: of the subsets that the minimum is searched from.
         """
-        from sklearn.covariance import MinCovDet
         from sklearn.decomposition import PCA
 
         classes, counts = np.unique(labels, return_counts=True)
@@ -64,7 +63,7 @@ class Density(Score):
         kept = max(1, min(components, int(counts.min()) // 3, states.shape[1]))
         pca = PCA(kept, svd_solver="full").fit(states.astype(np.float64))
         coordinates = pca.transform(states.astype(np.float64))
-        fits = [MinCovDet(random_state=seed).fit(coordinates[labels == label]) for label in classes]
+        fits = [_robust(coordinates[labels == label], seed) for label in classes]
         gaussians = Gaussians.of(
             np.stack([fit.location_ for fit in fits]),
             np.stack([fit.covariance_ for fit in fits]),
@@ -96,3 +95,13 @@ class Density(Score):
     def unpack(cls, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Self:
         """See ``Score``."""
         return cls(values["layer"], tuple(values["classes"]), Gaussians.from_tensors(tensors))
+
+
+def _robust(coordinates: NDArray[np.float64], seed: int) -> Any:
+    """A class's Gaussian, of sklearn; the plain one where too many texts are the same one."""
+    from sklearn.covariance import EmpiricalCovariance, MinCovDet
+
+    try:
+        return MinCovDet(random_state=seed).fit(coordinates)
+    except ValueError:  # half of the texts or more have no covariance
+        return EmpiricalCovariance().fit(coordinates)

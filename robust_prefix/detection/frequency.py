@@ -76,7 +76,8 @@ def fit_frequency(
 
     A word is rare where it occurs less often than the words at the quantile ``rare`` of the
     training vocabulary; words that do not occur at all are. Each is read as its most frequent
-    synonym, where that is more frequent. The paper chooses the limit on adversaries of a
+    synonym, where that is more frequent; of words that do not occur those are known that a word of
+    the training texts has among its synonyms. The paper chooses the limit on adversaries of a
     validation split; here it is given, so that a detector knows of no attack.
 
     Args:

@@ -73,7 +73,8 @@ class Gaussians:
     ) -> Gaussians:
         """From means ``(classes, k)`` and covariances ``(classes, k, k)`` or ``(1, k, k)``.
 
-        Directions in which nothing varies are given a millionth of the largest variance.
+        Directions in which nothing varies are given a millionth of the largest variance of any
+        class.
 
         Args:
             origin, basis: see the attributes; the states themselves where not given, and then the
@@ -84,7 +85,7 @@ class Gaussians:
             origin, basis = means[0], np.eye(k)
             means = means - origin
         variances, directions = np.linalg.eigh(covariances)
-        floor = np.maximum(variances.max(-1, keepdims=True) * 1e-6, np.finfo(np.float64).tiny)
+        floor = max(float(variances.max()) * 1e-6, float(np.finfo(np.float32).tiny))
         variances = np.maximum(variances, floor)
         return cls(
             _tensor(origin),

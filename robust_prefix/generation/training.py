@@ -21,6 +21,7 @@ from robust_prefix.prefixes import Prefix, Trainable
 from robust_prefix.prefixes.initial import frequent_draw, text_tokens
 from robust_prefix.prefixes.prefix_tuning import PrefixTuning, build_parameters
 from robust_prefix.trainer import (
+    check_finite,
     checkpoint_folder,
     finished,
     keep,
@@ -160,6 +161,7 @@ def train_generation(
     objective.eval()  # a moving average is what is measured, and so what is kept
     with torch.no_grad():
         trained = Prefix.of(objective.prefix(model), model, {**settings, **found})
+    check_finite(trained)
     if folder is not None:
         keep(folder, trained, settings, history)
     return trained

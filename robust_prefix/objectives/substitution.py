@@ -37,8 +37,9 @@ class SubstitutionConfig:
     Attributes:
         edits: what may stand for a word: ``synonyms`` those of the word lists, ``typos`` a letter
             swapped, dropped, added or hit beside, ``both``.
-        max_changed: at most this share of a text's words changes; the share is drawn anew for
-            each text, so that lightly edited texts are trained on as well.
+        max_changed: at most this share of a text's words changes, rounded up, and one word at
+            least; the share is drawn anew for each text, so that lightly edited texts are trained
+            on as well.
         variants: combinations tried in a round.
         rounds: each goes on from the worst text of the one before, with a new gradient.
         typos_a_word: typos drawn for each word.
