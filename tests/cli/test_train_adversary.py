@@ -158,6 +158,12 @@ def test_word_scores_are_fitted_and_used(
     said = cli("predict", tmp_path / "beside", *FLOAT32, input="the film is good\n")
     assert said.exit_code == 0, said.stderr
     assert trained.measurements["parameters"]["trainable"] == trained.prefix.tensor.numel()
+    less = ("--defense", "word-scores(block_limit=0.1)", "--out", tmp_path / "less")
+    said = cli(*training, *less)
+    assert said.exit_code == 0, said.stderr
+    trained = Run.load(tmp_path / "less")  # beside what the words say when it answers
+    beside = run.words.in_blocks_of(0.1).fingerprint
+    assert trained.prefix.config["word_scores"][0] == beside != run.words.fingerprint
     clusters = cli("fit-synonyms", run_dir, *common[:2], *source[:2], "--rare", 1)
     assert clusters.exit_code == 0, clusters.stderr
     read = (*training[:-1], tmp_path / "read", "--defense", "word-scores+synonyms")
