@@ -42,12 +42,8 @@ def report(
             "expected --examples or --against, got both; comparison.md has the texts that differ"
         )
     folder = out or results
-    if folder.resolve() != results.resolve() and (folder / DATABASE).exists():
-        raise ConfigError(
-            f"expected a folder without results of its own as --out, got {folder}; give another"
-        )
     if folder.resolve() != results.resolve():
-        check_report_folder(folder)
+        check_report_folder(folder, DATABASE)
     with RecordStore(results / DATABASE) as store:
         if against is None:
             runs, missing = write_results(store, folder), missing_cells(store)

@@ -218,8 +218,9 @@ class Defense(ABC, Generic[Config]):
                 f"{tuple(scores.shape)}; mend the defence"
             )
         if not torch.isfinite(scores).all():
-            remedy = "train the prefix again, at a lower rate"
-            if self.dynamic or self.name != "none":
+            if isinstance(self, NoDefense):
+                remedy = "train the prefix again, at a lower rate"
+            else:
                 remedy = "lower its step size" if self.dynamic else "fit what it reads again"
             raise RobustPrefixError(
                 f"expected finite scores from the defence {self.name!r}, got NaN or infinity; "

@@ -177,12 +177,11 @@ class Normalize(TextDefense[NormalizeConfig]):
         left, left_end = "", -1
         for place, (start, end, word) in enumerate(words):
             correction = word
-            if len(word) >= self.config.min_letters and word.isalpha():
-                lower = word.lower()
-                following = words[place + 1][2].lower() if place + 1 < len(words) else ""
-                if speller.lost_apostrophe(lower, following):
-                    pass  # "doesn t" is no slip for "does t"
-                elif word != lower or not speller.knows(lower):
+            lower = word.lower()
+            following = words[place + 1][2].lower() if place + 1 < len(words) else ""
+            cut = speller.lost_apostrophe(lower, following)  # "doesn t" is no slip for "does t"
+            if len(word) >= self.config.min_letters and word.isalpha() and not cut:
+                if word != lower or not speller.knows(lower):
                     before = left if text[left_end:start] == " " else ""
                     after = ""
                     if following and text[end : words[place + 1][0]] == " ":

@@ -58,7 +58,7 @@ def trust_flags(
         flags.append(f"incomplete: {done} of {wanted} examples")
     if row.n < SMALL_N:
         flags.append(f"small n: {_count(row.n, 'example', 'examples')}")
-    if row.dynamic and row.protocol == "replay":
+    if not row.is_evidence:
         flags.append("dynamic: optimises at inference; replay alone is no evidence")
     gap = _gap(members, "replay", "direct")
     if gap >= REPLAY_GAP:

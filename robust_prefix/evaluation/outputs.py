@@ -28,13 +28,17 @@ def check_folder(out_dir: str | Path, database: str) -> None:
         )
 
 
-def check_report_folder(out_dir: str | Path) -> None:
-    """That no results of another command than ``report`` would be written over.
+def check_report_folder(out_dir: str | Path, database: str) -> None:
+    """That nothing but a report would be written over.
 
     Raises:
-        ConfigError: ``out_dir`` has such.
+        ConfigError: ``out_dir`` has a ``database``, or results of another command.
         ArtifactError: what it has cannot be read.
     """
+    if (Path(out_dir) / database).exists():
+        raise ConfigError(
+            f"expected a folder without results of its own as --out, got {out_dir}; give another"
+        )
     there = Path(out_dir) / "summary.json"
     if there.exists() and not {"rows", "runs"} & set(files.read_json(there)):
         raise ConfigError(

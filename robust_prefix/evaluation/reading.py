@@ -201,7 +201,7 @@ def standing(summary: Summary, row: SummaryRow) -> Standing | None:
         rival, p_value = summary.role("undefended", row.protocol), row.p_value_undefended
     if row.role != "defense" or rival is None or p_value is None:
         return None
-    if row.dynamic and row.protocol == "replay":
+    if not row.is_evidence:
         return Standing("no evidence", rival, p_value)
     if p_value > SIGNIFICANCE:
         return Standing("same", rival, p_value)

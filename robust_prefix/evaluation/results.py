@@ -60,8 +60,8 @@ class Results:
                 states = stored_states(store, manifest)
                 found.append(cls(manifest, records, summary, mine, states))
         if not found:
-            for reason in store.items("missing").values():
-                raise ResourceError(reason)
+            if missing := store.items("missing"):
+                raise ResourceError(next(iter(missing.values())))
             raise ConfigError(
                 f"expected records in {store.path}, got a run without any; resume it first"
             )

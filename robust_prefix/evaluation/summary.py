@@ -89,6 +89,12 @@ class SummaryRow:
     seconds: float
 
     @property
+    def is_evidence(self) -> bool:
+        """Whether it says anything of robustness: replayed texts do not of what adapts itself to
+        each text."""
+        return not (self.dynamic and self.protocol == "replay")
+
+    @property
     def name(self) -> str:
         """The defence as a table calls it, or ``undefended``."""
         return "undefended" if self.role == "undefended" else self.label
@@ -163,9 +169,8 @@ class Summary:
             return True
         if row.protocol != "direct" or self.manifest.hides(row.defense, row.control_of):
             return False
-        return protocol == "adaptive" or (
-            protocol == "worst" and not {"replay", "worst"} & set(self.manifest.protocols)
-        )
+        alone = "replay" not in self.manifest.rows_of(row.defense)
+        return protocol == "adaptive" or (protocol == "worst" and alone)
 
     def control(self, row: SummaryRow) -> SummaryRow | None:
         """The control beside the defence of ``row`` at its protocol, if there is one."""
@@ -228,7 +233,7 @@ def headline(summary: Summary, defense: str, protocol: str) -> dict[str, Any]:
     undefended = summary.role("undefended", protocol)
     control = summary.control(row)
     given = {name: value for name, value in row.to_dict().items() if name != "curve"}
-    if row.dynamic and row.protocol == "replay":
+    if not row.is_evidence:
         given |= {name: None for name in given if name.startswith(_UNDER_ATTACK)}
     return {
         "task": manifest.task,

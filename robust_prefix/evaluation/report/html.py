@@ -136,11 +136,11 @@ def _tested(manifest: Manifest) -> str:
 
 def _headline_rows(summary: Summary) -> Sequence[SummaryRow]:
     """Each system at the strictest protocol; killed early, at whatever it has; none if many, nor
-    what optimises at inference and was shown replayed texts alone."""
+    what is no evidence."""
     rows = summary.at(summary.manifest.protocol) or summary.rows
     if len(rows) > _MOST_TILES:
         return ()
-    return [row for row in rows if not (row.dynamic and row.protocol == "replay")]
+    return [row for row in rows if row.is_evidence]
 
 
 def _curve_panels(summary: Summary) -> Iterator[figures.CurvePanel]:
